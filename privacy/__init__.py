@@ -1,0 +1,1 @@
+"""Every privacy claim the project makes."""

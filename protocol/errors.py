@@ -1,0 +1,60 @@
+"""The project's one exception tree.
+
+An error is a sentence to the operator: what was found, what was expected, where, what to do next.
+What leaves a hospital is the ``code`` and a sentence of ours, never the text of a foreign exception.
+"""
+
+__all__ = [
+    "ConcorsError",
+    "ConfigError",
+    "DataError",
+    "PayloadError",
+    "QuorumError",
+    "TrainingError",
+]
+
+
+class ConcorsError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Parameters
+    ----------
+    sentence : str
+        One sentence for the operator. It must not contain a patient identifier.
+    """
+
+    code = "E000"
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class ConfigError(ConcorsError):
+    """A configuration file or a study setting is wrong."""
+
+    code = "E100"
+
+
+class DataError(ConcorsError):
+    """The hospital's own data cannot be used as they are."""
+
+    code = "E200"
+
+
+class TrainingError(ConcorsError):
+    """Training could not go on (a loss that is not finite, no usable record)."""
+
+    code = "E300"
+
+
+class PayloadError(ConcorsError):
+    """A message does not have the keys, shapes, types or finite values that were agreed."""
+
+    code = "E400"
+
+
+class QuorumError(ConcorsError):
+    """Too few hospitals answered in time."""
+
+    code = "E500"

@@ -1,0 +1,1 @@
+"""The coordinating centre: sees updates and sums, never an image, never a patient."""

@@ -1,0 +1,1 @@
+"""Networks, losses, metrics and clinical quantities: torch in, torch out."""

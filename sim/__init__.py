@@ -1,0 +1,1 @@
+"""Phantom hospitals, and a whole consortium in one process."""

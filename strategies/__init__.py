@@ -1,0 +1,1 @@
+"""Aggregation rules as in their papers: arrays in, arrays out."""
