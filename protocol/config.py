@@ -1,0 +1,287 @@
+"""A study: one YAML file, checked once at the door, frozen afterwards.
+
+The study is the consortium's; it names no path, device or limit of a hospital (those stand in the
+hospital's own ``site.yaml``, which the centre neither sees nor sets).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from protocol.errors import ConfigError
+
+__all__ = [
+    "HoldOut",
+    "LocalTraining",
+    "Network",
+    "Preprocessing",
+    "Prognosis",
+    "Rounds",
+    "Segmentation",
+    "Stage",
+    "Strategy",
+    "Study",
+    "Validation",
+    "load_study",
+    "parse",
+    "read_yaml",
+]
+
+T = TypeVar("T", bound=BaseModel)
+
+MAX_YAML_BYTES = 256 * 1024
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Stage = Literal["survey", "segment", "measure", "prognosis", "validate"]
+STAGES: tuple[Stage, ...] = ("survey", "segment", "measure", "prognosis", "validate")
+
+
+class Frozen(BaseModel):
+    """A section of a configuration file: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Hospitals(Frozen):
+    """Who takes part: ``train`` updates the models, ``external`` only ever validates them."""
+
+    train: tuple[SiteName, ...] = Field(min_length=1)
+    external: tuple[SiteName, ...] = ()
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        names = (*self.train, *self.external)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice; name each hospital once")
+        return self
+
+
+class Preprocessing(Frozen):
+    """How every hospital brings its stacks to common ground.
+
+    Attributes
+    ----------
+    spacing_mm : float
+        In-plane pixel spacing after resampling, mm.
+    crop_px : int
+        Side of the square crop centred on the left ventricle, pixels at ``spacing_mm``.
+    percentiles : tuple of float
+        Intensity percentiles of a series that are mapped to 0 and 1.
+    """
+
+    spacing_mm: float = Field(1.5, gt=0.2, le=5.0)
+    crop_px: int = Field(128, ge=32, le=512, multiple_of=16)
+    percentiles: tuple[float, float] = (1.0, 99.0)
+
+
+class HoldOut(Frozen):
+    """Which patients of a training hospital are kept for internal validation: fold k of n."""
+
+    fold: int = Field(0, ge=0)
+    num_folds: int = Field(5, ge=2)
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if self.fold >= self.num_folds:
+            raise ValueError(f"fold {self.fold} of {self.num_folds} does not exist")
+        return self
+
+
+class Network(Frozen):
+    """A network by its name in ``shared_models.NETWORKS`` and its keyword arguments."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class LocalTraining(Frozen):
+    """What a hospital does with the global model in one round.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the hospital's own training records.
+    learning_rate : float
+        Peak of the first round. Within a round the rate follows a cosine down to
+        ``final_fraction`` of the peak; the peak itself falls over rounds by ``round_decay``.
+    proximal_mu : float
+        Weight of FedProx's ``mu/2 ||w - w_global||^2``; 0 is FedAvg.
+    """
+
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    final_fraction: float = Field(0.1, ge=0, le=1)
+    warmup_fraction: float = Field(0.0, ge=0, lt=1)
+    round_decay: Literal["none", "cosine"] = "cosine"
+    grad_clip_norm: float = Field(5.0, gt=0)
+    proximal_mu: float = Field(0.0, ge=0)
+    augment: bool = True
+
+
+class Strategy(Frozen):
+    """An aggregation rule by its name in ``strategies.STRATEGIES`` and its keyword arguments."""
+
+    name: str = "fedavg"
+    options: dict[str, float] = Field(default_factory=dict)
+    weight_by: Literal["patients", "events"] = "patients"
+
+
+class Segmentation(Frozen):
+    """The federated segmentation network and its training."""
+
+    network: Network = Network(name="unet")
+    rounds: int = Field(20, ge=1)
+    training: LocalTraining = LocalTraining()
+    strategy: Strategy = Strategy()
+
+
+class Prognosis(Frozen):
+    """The federated survival network, what it sees, and its training.
+
+    Attributes
+    ----------
+    covariates : tuple of str
+        Names of the common data dictionary; a hospital that lacks one sends it as missing.
+    measurements : tuple of str
+        Quantities of the measure stage, e.g. ``lvef``, ``scar_percent``.
+    num_intervals : int
+        Intervals of the discrete-time grid.
+    max_horizon_months : float
+        The grid ends here or where too few patients remain at risk, whichever is earlier.
+    """
+
+    network: Network = Network(name="prognosis")
+    covariates: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
+    num_intervals: int = Field(10, ge=2, le=60)
+    max_horizon_months: float = Field(60.0, gt=0, le=600)
+    rounds: int = Field(20, ge=1)
+    training: LocalTraining = LocalTraining()
+    strategy: Strategy = Strategy()
+
+
+class Validation(Frozen):
+    """How the models are judged: bootstrap replicates, calibration groups, risk groups."""
+
+    bootstrap: int = Field(200, ge=0, le=10_000)
+    calibration_groups: int = Field(5, ge=2, le=20)
+    risk_groups: int = Field(3, ge=2, le=5)
+
+
+class Rounds(Frozen):
+    """How long the centre waits, and for how many.
+
+    Attributes
+    ----------
+    join_s : float
+        Longest wait for the hospitals to appear before the study starts, s.
+    deadline_s : float
+        Longest wait for the replies of one round, s.
+    quorum : float
+        Share of the asked hospitals that must reply with a valid update, in (0, 1].
+    max_reply_mb : float
+        A reply whose arrays are larger is refused.
+    """
+
+    join_s: float = Field(600.0, gt=0)
+    deadline_s: float = Field(3600.0, gt=0)
+    quorum: float = Field(1.0, gt=0, le=1)
+    max_reply_mb: float = Field(1024.0, gt=0)
+
+
+class Study(Frozen):
+    """One study: who, what, in which order, from which seed."""
+
+    name: SiteName
+    seed: int = Field(ge=0)
+    hospitals: Hospitals
+    stages: tuple[Stage, ...] = STAGES
+    preprocessing: Preprocessing = Preprocessing()
+    holdout: HoldOut = HoldOut()
+    segment: Segmentation = Segmentation()
+    prognosis: Prognosis = Prognosis()
+    validate_: Validation = Field(Validation(), alias="validate")
+    rounds: Rounds = Rounds()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        order = [stage for stage in STAGES if stage in self.stages]
+        if list(self.stages) != order:
+            raise ValueError(f"stages must stand once each in the order {', '.join(STAGES)}")
+        return self
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds, by ``yaml.safe_load`` and without aliases.
+
+    Raises
+    ------
+    ConfigError
+        If the file is absent, larger than 256 KiB, not YAML, or uses anchors and aliases (a few
+        hundred bytes of aliases can unfold to gigabytes).
+    """
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path.name} is larger than 256 KiB; a configuration is not.")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path.name} cannot be read ({error.strerror}); check the path."
+        ) from error
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ConfigError(f"{path.name} uses a YAML alias; write the value out instead.")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"{path.name} is not valid YAML{where}; mend the syntax there."
+        ) from error
+
+
+def _place(location: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in location) or "the top level"
+
+
+def parse(model: type[T], values: Any, source: str) -> T:
+    """Check ``values`` against a configuration class.
+
+    Raises
+    ------
+    ConfigError
+        One sentence naming the first key that is unknown, missing or of the wrong type, and how many
+        more there are.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_input=False)
+        more = f" (and {len(others)} more)" if others else ""
+        if first["type"] == "extra_forbidden":
+            *parents, key = first["loc"]
+            problem = f"unknown key '{key}' in {_place(parents)}"
+        else:
+            problem = f"{_place(first['loc'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise ConfigError(
+            f"{source}: {problem}{more}; correct the file and start again."
+        ) from error
+
+
+def load_study(path: Path) -> Study:
+    """Read the ``study`` section of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or a key or value is wrong.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict) or "study" not in values:
+        raise ConfigError(f"{path.name} has no 'study' section; every study file starts with one.")
+    return parse(Study, values["study"], path.name)
