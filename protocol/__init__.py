@@ -1,1 +1,1 @@
-"""What both sides must agree on: configuration, payloads, array algebra, statistics, seeds, errors."""
+"""What both sides agree on: configuration, payloads, arrays, statistics, seeds, errors."""

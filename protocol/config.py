@@ -255,8 +255,8 @@ def parse(model: type[T], values: Any, source: str) -> T:
     Raises
     ------
     ConfigError
-        One sentence naming the first key that is unknown, missing or of the wrong type, and how many
-        more there are.
+        One sentence naming the first key that is unknown, missing or of the wrong type, and how
+        many more there are.
     """
     try:
         return model.model_validate(values)

@@ -1,7 +1,7 @@
 """The project's one exception tree.
 
-An error is a sentence to the operator: what was found, what was expected, where, what to do next.
-What leaves a hospital is the ``code`` and a sentence of ours, never the text of a foreign exception.
+An error is a sentence to the operator: what was found, what was expected, where, what to do.
+What leaves a hospital is a code and a sentence of ours, never the text of a foreign exception.
 """
 
 __all__ = [

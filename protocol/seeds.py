@@ -1,7 +1,7 @@
 """Every random stream of a study, derived from what it is for.
 
-A generator is named by (study seed, purpose, round, site), so that a run can be repeated, resumed or
-audited without replaying what came before. There is no global generator anywhere in the project.
+A generator is named by (study seed, purpose, round, site), so that a run can be repeated, resumed
+or audited without replaying what came before. There is no global generator in the project.
 """
 
 import hashlib
