@@ -1,0 +1,116 @@
+"""The consortium's data dictionary: one name, one unit and one plausible range per covariate.
+
+A hospital states its column and its unit in ``site.yaml``; here a cell becomes a number in the
+canonical unit. An empty cell, or one that says it is unknown, stays missing (NaN): nothing is
+imputed at the door.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from protocol.errors import DataError
+
+__all__ = ["COVARIATES", "Covariate", "convert", "is_plausible"]
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "unknown", "missing", ".", "-", "?"})
+SEX = {"m": 1.0, "male": 1.0, "1": 1.0, "f": 0.0, "female": 0.0, "0": 0.0, "w": 0.0}
+FLAG = {"1": 1.0, "yes": 1.0, "true": 1.0, "y": 1.0, "0": 0.0, "no": 0.0, "false": 0.0, "n": 0.0}
+NYHA = {"i": 1.0, "ii": 2.0, "iii": 3.0, "iv": 4.0, "1": 1.0, "2": 2.0, "3": 3.0, "4": 4.0}
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """One entry of the dictionary.
+
+    Attributes
+    ----------
+    unit : str
+        The canonical unit.
+    units : mapping of str to float
+        Units a hospital may use, and the factor to the canonical one.
+    low, high : float
+        Values outside are taken for errors of typing or of unit, in the canonical unit.
+    words : mapping of str to float
+        Words that stand for values; if given, nothing else is accepted.
+    """
+
+    unit: str
+    units: Mapping[str, float]
+    low: float
+    high: float
+    words: Mapping[str, float] = field(default_factory=dict)
+
+
+def _flag() -> Covariate:
+    return Covariate("0/1", {"0/1": 1.0, "flag": 1.0, "yes/no": 1.0}, 0, 1, FLAG)
+
+
+# Creatinine: molar mass 113.12 g/mol, so 1 mg/dL = 88.4 umol/L. NT-proBNP: 8,457 g/mol, so
+# 1 pmol/L = 8.457 pg/mL. 1 kPa = 7.50062 mmHg.
+COVARIATES: dict[str, Covariate] = {
+    "age": Covariate("years", {"years": 1.0, "months": 1 / 12}, 0, 120),
+    "sex": Covariate("1 = male, 0 = female", {"sex": 1.0, "M/F": 1.0, "0/1": 1.0}, 0, 1, SEX),
+    "bmi": Covariate("kg/m2", {"kg/m2": 1.0, "kg/m^2": 1.0}, 10, 80),
+    "height": Covariate("cm", {"cm": 1.0, "m": 100.0}, 50, 250),
+    "weight": Covariate("kg", {"kg": 1.0, "lb": 0.45359237}, 20, 350),
+    "heart_rate": Covariate("bpm", {"bpm": 1.0, "1/min": 1.0, "Hz": 60.0}, 20, 250),
+    "sbp": Covariate("mmHg", {"mmHg": 1.0, "kPa": 7.50062}, 40, 300),
+    "qrs": Covariate("ms", {"ms": 1.0, "s": 1000.0}, 40, 300),
+    "nyha": Covariate("class 1-4", {"class": 1.0, "class 1-4": 1.0, "1-4": 1.0}, 1, 4, NYHA),
+    "creatinine": Covariate("umol/L", {"umol/L": 1.0, "mg/dL": 88.4}, 15, 2500),
+    "nt_probnp": Covariate("pg/mL", {"pg/mL": 1.0, "ng/L": 1.0, "pmol/L": 8.457}, 1, 300_000),
+    "diabetes": _flag(),
+    "af": _flag(),
+    "nsvt": _flag(),
+    "lbbb": _flag(),
+    "family_scd": _flag(),
+}
+
+
+def convert(name: str, cell: str, unit: str) -> float:
+    """Return one cell in the canonical unit of ``name``; NaN where it is missing.
+
+    Parameters
+    ----------
+    name : str
+        Canonical name, a key of `COVARIATES`.
+    cell : str
+        The cell as written; a decimal comma is accepted.
+    unit : str
+        The hospital's unit, a key of the covariate's ``units``.
+
+    Raises
+    ------
+    DataError
+        If the cell is neither a number nor one of the words this covariate knows.
+    """
+    text = cell.strip()
+    covariate = COVARIATES[name]
+    if text.lower() in MISSING:
+        return math.nan
+    if covariate.words:
+        # A spreadsheet writes a class of 2 as "2.0".
+        word = text.lower().removesuffix(".0")
+        if word in covariate.words:
+            return covariate.words[word]
+    else:
+        number = _number(text)
+        if number is not None:
+            return number * covariate.units[unit]
+    expected = ", ".join(covariate.words) if covariate.words else f"a number in {unit}"
+    raise DataError(f"covariate {name} holds a value that is not {expected}; correct the cell.")
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text.replace(",", ".", 1) if "." not in text else text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_plausible(name: str, value: float) -> bool:
+    """Return whether a value (canonical unit, not NaN) lies in the covariate's plausible range."""
+    covariate = COVARIATES[name]
+    return covariate.low <= value <= covariate.high

@@ -1,0 +1,1 @@
+"""From a DICOM tree to short-axis stacks: read, sort, assemble, decode."""

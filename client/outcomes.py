@@ -1,0 +1,179 @@
+"""The hospital's outcome table: follow-up, events and covariates, one row a patient.
+
+Whatever is wrong with the table stops the client with one sentence that names the column and the
+line, never the patient: a table that is half read would train on the wrong half.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.dictionary import convert, is_plausible
+from client.site import CovariateColumn, Outcomes
+from protocol.errors import DataError
+
+__all__ = ["OutcomeRow", "OutcomeTable", "read_outcomes"]
+
+NO_EVENT_KNOWN = -1
+
+
+@dataclass(frozen=True)
+class OutcomeRow:
+    """Follow-up (months; NaN if unknown), event (0, 1; -1 if unknown), canonical covariates."""
+
+    months: float
+    event: int
+    covariates: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class OutcomeTable:
+    """Rows by the hospital's own patient number (which stays in this object), and what was blanked.
+
+    ``implausible`` counts, by covariate, single values outside the plausible range that were set to
+    missing.
+    """
+
+    rows: Mapping[str, OutcomeRow]
+    implausible: Mapping[str, int]
+
+
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = path.read_text(encoding="latin-1")
+    except OSError as error:
+        raise DataError(
+            f"the outcome table {path.name} cannot be read ({error.strerror}); "
+            "check outcomes.path in site.yaml."
+        ) from error
+    head = text.split("\n", 1)[0]
+    # Spreadsheets of half of Europe separate by semicolons, because the comma is the decimal mark.
+    delimiter = max(",;\t", key=head.count)
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+    if len(rows) < 2:
+        raise DataError(f"the outcome table {path.name} has no rows; export it again.")
+    return [name.strip() for name in rows[0]], rows[1:]
+
+
+def _column(header: Sequence[str], name: str, key: str, file: str) -> int:
+    if header.count(name) != 1:
+        found = "no" if name not in header else "more than one"
+        raise DataError(f"{file} has {found} column '{name}'; correct {key} in site.yaml.")
+    return header.index(name)
+
+
+def _months(cell: str, place: str) -> float:
+    if not cell:
+        return math.nan
+    try:
+        months = float(cell.replace(",", "."))
+    except ValueError:
+        months = math.nan
+    if not math.isfinite(months):
+        raise DataError(f"{place}: the follow-up time is not a number; write months or nothing.")
+    if months < 0:
+        raise DataError(f"{place}: the follow-up time is negative; correct the date of entry.")
+    return months
+
+
+def _event(cell: str, place: str) -> int:
+    if not cell:
+        return NO_EVENT_KNOWN
+    if cell not in {"0", "1", "0.0", "1.0"}:
+        raise DataError(f"{place}: the event is neither 0 nor 1; recode it (1 = event).")
+    return int(cell[0])
+
+
+def read_outcomes(
+    path: Path, columns: Outcomes, covariates: Mapping[str, CovariateColumn]
+) -> OutcomeTable:
+    """Read the table and bring every covariate to its canonical unit.
+
+    Parameters
+    ----------
+    path : Path
+        CSV with a header row; separated by comma, semicolon or tab.
+    columns : Outcomes
+        Names of the patient, months and event columns.
+    covariates : mapping
+        Canonical name to column and unit.
+
+    Raises
+    ------
+    DataError
+        If the file or a column is missing, a patient stands twice, a time is negative or not a
+        number, an event is not 0 or 1, a covariate is not a number, or most values of a covariate
+        are implausible in the unit that is stated.
+    """
+    header, rows = _read_table(path)
+    file = path.name
+    at = {
+        key: _column(header, getattr(columns, key), f"outcomes.{key}", file)
+        for key in ("patient", "months", "event")
+    }
+    at_covariate = {
+        name: _column(header, entry.column, f"covariates.{name}", file)
+        for name, entry in covariates.items()
+    }
+    table: dict[str, OutcomeRow] = {}
+    implausible: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
+        place = f"{file}, line {line}"
+        if len(row) != len(header):
+            raise DataError(
+                f"{place}: {len(row)} cells under {len(header)} headings; mend the row."
+            )
+        patient = row[at["patient"]].strip()
+        if not patient:
+            raise DataError(f"{place}: the patient column is empty; fill it or remove the row.")
+        if patient in table:
+            raise DataError(f"{place}: this patient stands in the table twice; keep one row.")
+        months = _months(row[at["months"]].strip(), place)
+        event = _event(row[at["event"]].strip(), place)
+        if math.isnan(months) or event == NO_EVENT_KNOWN:
+            months, event = math.nan, NO_EVENT_KNOWN
+        values = _covariates(row, covariates, at_covariate, place, implausible)
+        table[patient] = OutcomeRow(months, event, values)
+    _refuse_wrong_units(table, covariates, implausible, file)
+    return OutcomeTable(table, implausible)
+
+
+def _covariates(
+    row: Sequence[str],
+    covariates: Mapping[str, CovariateColumn],
+    at: Mapping[str, int],
+    place: str,
+    implausible: dict[str, int],
+) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name in sorted(covariates):
+        try:
+            value = convert(name, row[at[name]], covariates[name].unit)
+        except DataError as error:
+            raise DataError(f"{place}: {error.sentence}") from error
+        if not math.isnan(value) and not is_plausible(name, value):
+            # A cholesterol of 0, an age of 999: the registry's way to write "missing".
+            implausible[name] = implausible.get(name, 0) + 1
+            value = math.nan
+        values[name] = value
+    return values
+
+
+def _refuse_wrong_units(
+    table: Mapping[str, OutcomeRow],
+    covariates: Mapping[str, CovariateColumn],
+    implausible: Mapping[str, int],
+    file: str,
+) -> None:
+    for name, count in implausible.items():
+        known = sum(not math.isnan(row.covariates[name]) for row in table.values())
+        if count > known:
+            raise DataError(
+                f"most values of {name} in {file} are impossible in {covariates[name].unit}; "
+                f"correct covariates.{name}.unit in site.yaml."
+            )

@@ -1,0 +1,189 @@
+"""A hospital's own settings: one ``site.yaml`` in the directory the hospital hands over.
+
+The file is the hospital's alone. No study can set a path, a column or a device here, and no path
+may lead out of the hospital's directory.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from client.dictionary import COVARIATES
+from protocol.config import SiteName, parse, read_yaml
+from protocol.errors import ConfigError
+from shared_models.labels import CLASS_NAMES
+
+__all__ = [
+    "SITE_FILE",
+    "CovariateColumn",
+    "Images",
+    "Masks",
+    "Outcomes",
+    "SiteConfig",
+    "inside",
+    "load_site",
+]
+
+SITE_FILE = "site.yaml"
+LABEL_NAMES = tuple(CLASS_NAMES.values())
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Images(_Frozen):
+    """Where the studies lie. ``group`` picks one diagnosis group of the ACDC archive."""
+
+    format: Literal["dicom", "acdc"]
+    path: str = Field(min_length=1)
+    group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
+
+    @model_validator(mode="after")
+    def _group_is_acdc(self) -> Self:
+        if self.group is not None and self.format != "acdc":
+            raise ValueError("group stands only with format acdc; remove it")
+        return self
+
+
+class Outcomes(_Frozen):
+    """The table of follow-up and the names of its columns."""
+
+    path: str = Field(min_length=1)
+    patient: str
+    months: str
+    event: str
+
+
+class CovariateColumn(_Frozen):
+    """A column of the outcome table and the unit its numbers are in."""
+
+    column: str
+    unit: str
+
+
+class Masks(_Frozen):
+    """Expert masks and the hospital's own label convention.
+
+    ``labels`` maps a segment number (DICOM SEG) or a voxel value (NIfTI) to LV, MYO or RV. Several
+    values may mean one class (a hospital that draws papillary muscles apart).
+    """
+
+    format: Literal["dicom_seg", "nifti"]
+    path: str = Field(min_length=1)
+    labels: dict[int, Literal["LV", "MYO", "RV"]]
+
+    @field_validator("labels")
+    @classmethod
+    def _complete(cls, labels: dict[int, str]) -> dict[int, str]:
+        absent = [name for name in LABEL_NAMES if name not in labels.values()]
+        if absent:
+            raise ValueError(f"{', '.join(absent)} has no value; map one to each of LV, MYO and RV")
+        if min(labels) < 1:
+            raise ValueError("a label value is below 1; 0 is the background")
+        return labels
+
+
+class SiteConfig(_Frozen):
+    """Everything one hospital states about itself.
+
+    Attributes
+    ----------
+    images : Images or None
+        Where the studies lie; ``None`` for a pooled archive.
+    members : tuple of str
+        Instead of ``images``: directories of other sites, whose cohorts are concatenated.
+    min_cell : int
+        Counts of 1 to ``min_cell - 1`` patients never leave the hospital.
+    workers : int
+        Processes that read DICOM.
+    threads : int
+        Threads of a training step.
+    secret : str
+        File with the key of the pseudonyms, made on first use.
+    """
+
+    name: SiteName
+    images: Images | None = None
+    members: tuple[str, ...] = ()
+    outcomes: Outcomes | None = None
+    covariates: dict[str, CovariateColumn] = Field(default_factory=dict)
+    masks: Masks | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "true", "false"] = "auto"
+    threads: int = Field(2, ge=1)
+    workers: int = Field(1, ge=1, le=64)
+    min_cell: int = Field(5, ge=2)
+    secret: str = Field("site.secret", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _yaml_boolean(cls, value: object) -> object:
+        # YAML reads `compile: true` as a boolean; both spellings mean the same.
+        return str(value).lower() if isinstance(value, bool) else value
+
+    @field_validator("covariates")
+    @classmethod
+    def _in_dictionary(cls, columns: dict[str, CovariateColumn]) -> dict[str, CovariateColumn]:
+        for name, column in columns.items():
+            if name not in COVARIATES:
+                raise ValueError(
+                    f"'{name}' is not in the data dictionary ({', '.join(sorted(COVARIATES))})"
+                )
+            units = COVARIATES[name].units
+            if column.unit not in units:
+                raise ValueError(f"'{name}' cannot be in '{column.unit}'; use {', '.join(units)}")
+        return columns
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.images is None) == (not self.members):
+            raise ValueError("give either images or members")
+        if self.members and (self.outcomes or self.masks or self.covariates):
+            raise ValueError("a pooled site takes outcomes, masks and covariates from its members")
+        if self.covariates and self.outcomes is None:
+            raise ValueError("covariates are columns of the outcome table; give outcomes")
+        if self.masks is not None and self.images and self.images.format == "acdc":
+            raise ValueError("the ACDC archive brings its own masks; remove masks")
+        return self
+
+
+def load_site(site_dir: Path) -> SiteConfig:
+    """Read and check ``site.yaml`` of a hospital's directory.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, a key is unknown, or a value is wrong.
+    """
+    return parse(SiteConfig, read_yaml(site_dir / SITE_FILE), SITE_FILE)
+
+
+def inside(site_dir: Path, relative: str, key: str) -> Path:
+    """Resolve a path of ``site.yaml`` and refuse one that leaves the hospital's directory.
+
+    Parameters
+    ----------
+    site_dir : Path
+        Directory that holds ``site.yaml``.
+    relative : str
+        The path as written.
+    key : str
+        Where it is written, e.g. ``"outcomes.path"``; for the error.
+
+    Raises
+    ------
+    ConfigError
+        If the path, after symbolic links are followed, is not below ``site_dir`` or does not exist.
+    """
+    root = site_dir.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root):
+        raise ConfigError(
+            f"{SITE_FILE}: {key} leads out of the site's directory; put the data below it."
+        )
+    if not path.exists():
+        raise ConfigError(f"{SITE_FILE}: {key} names nothing that exists; correct the path.")
+    return path
