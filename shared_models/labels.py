@@ -1,4 +1,4 @@
-"""The one label convention inside the project; every source is mapped to it at the hospital's door."""
+"""The one label convention inside the project; every source is mapped to it at the door."""
 
 __all__ = ["BACKGROUND", "CLASS_NAMES", "LV", "MYO", "NUM_CLASSES", "RV"]
 

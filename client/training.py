@@ -1,0 +1,238 @@
+"""One hospital's training: AdamW over records in memory, from the global weights, for some epochs.
+
+Given the same weights, records, options, generator and machine settings the result is the same to
+the last bit; no global random state is read or left changed.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from protocol.config import LocalTraining
+from protocol.errors import TrainingError
+from shared_models.execution import Execution
+from shared_models.losses.proximal import proximal_term
+
+__all__ = ["Augment", "Execution", "Loss", "TrainSummary", "learning_rate_at", "train"]
+
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+Augment = Callable[[Batch, torch.Generator], Batch]
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What one call of `train` did.
+
+    Attributes
+    ----------
+    mean_loss : float
+        Mean over all records seen, without the proximal term; lower is better.
+    num_steps : int
+        Optimiser steps taken.
+    last_loss : float
+        Loss of the last batch.
+    """
+
+    mean_loss: float
+    num_steps: int
+    last_loss: float
+
+
+def learning_rate_at(step: int, num_steps: int, peak: float, options: LocalTraining) -> float:
+    """Return the learning rate of one step: linear warm-up, then a cosine down.
+
+    Parameters
+    ----------
+    step : int
+        Counted from 0, < ``num_steps``.
+    num_steps : int
+        Steps of this call.
+    peak : float
+        Largest rate, reached at the end of the warm-up.
+    options : LocalTraining
+        ``warmup_fraction`` of the steps warm up; the last step runs at ``final_fraction * peak``.
+    """
+    num_warmup = math.floor(options.warmup_fraction * num_steps)
+    if step < num_warmup:
+        return peak * (step + 1) / (num_warmup + 1)
+    progress = (step - num_warmup) / max(1, num_steps - num_warmup - 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (options.final_fraction + (1 - options.final_fraction) * cosine)
+
+
+def train(
+    model: nn.Module,
+    records: Mapping[str, Tensor],
+    loss_fn: Loss,
+    options: LocalTraining,
+    *,
+    learning_rate: float,
+    rng: np.random.Generator,
+    execution: Execution,
+    augment: Augment | None = None,
+    anchor: Mapping[str, Tensor] | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> TrainSummary:
+    """Train ``model`` in place.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Starts from the global weights; moved to the device and to channels-last.
+    records : mapping of str to Tensor
+        The training set; every tensor has one row per record.
+    loss_fn : callable
+        ``loss_fn(model, batch)`` returns the mean loss over the batch.
+    options : LocalTraining
+        Epochs, batch size, decay, schedule, clipping, ``proximal_mu``, ``augment``.
+    learning_rate : float
+        Peak rate of this round, > 0.
+    rng : numpy.random.Generator
+        Source of every draw: the order of records, augmentation, dropout.
+    execution : Execution
+        Device, precision, threads, compilation.
+    augment : callable, optional
+        ``augment(batch, generator)`` returns the batch to train on; used if ``options.augment``.
+    anchor : mapping of str to Tensor, optional
+        Global weights of the proximal term; by default the weights the model comes with.
+    on_step : callable, optional
+        Called with (steps done, steps in all, loss) after every step.
+
+    Raises
+    ------
+    TrainingError
+        If there is no record, the tensors disagree on their number, or a loss or gradient is not
+        finite; the model then has the weights it came with.
+    """
+    num_records = _num_records(records)
+    draws = rng.integers(2**63 - 1, size=2)
+    model.to(device=execution.device, memory_format=torch.channels_last)
+    records = {name: tensor.to(execution.device) for name, tensor in records.items()}
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    if options.proximal_mu > 0:
+        given = before if anchor is None else anchor
+        anchor = {name: value.to(execution.device) for name, value in given.items()}
+    was_training = model.training
+    loop = _Loop(model, records, loss_fn, options, learning_rate, execution, anchor)
+    num_batches = math.ceil(num_records / options.batch_size)
+    orders = [rng.permutation(num_records) for _ in range(options.epochs)]
+    # Batches of nearly equal size: a last batch of one record would weigh it like sixteen.
+    batches = [rows for order in orders for rows in np.array_split(order, num_batches)]
+    devices = [torch.cuda.current_device()] if execution.device == "cuda" else []
+    model.train()
+    try:
+        # Dropout takes no generator and draws from torch's global one. So that one is seeded here
+        # from ours, inside a fork that is undone afterwards: same seed, same masks, and whoever
+        # calls keeps their own stream.
+        with execution.active(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(draws[0]))
+            generator = torch.Generator().manual_seed(int(draws[1]))
+            use = augment if options.augment else None
+            return loop.run(batches, use, generator, on_step)
+    except TrainingError:
+        model.load_state_dict(before)
+        raise
+    finally:
+        model.train(was_training)
+
+
+def _num_records(records: Mapping[str, Tensor]) -> int:
+    counts = {name: int(tensor.shape[0]) for name, tensor in records.items()}
+    if not counts or not min(counts.values()):
+        raise TrainingError("There is no training record; add patients or leave this stage out.")
+    if len(set(counts.values())) > 1:
+        raise TrainingError(
+            f"The training tensors disagree on the number of records, {counts}; prepare them again."
+        )
+    return next(iter(counts.values()))
+
+
+class _Loop:
+    """The parts of one call of `train`, so that a step reads as a step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        records: Mapping[str, Tensor],
+        loss_fn: Loss,
+        options: LocalTraining,
+        learning_rate: float,
+        execution: Execution,
+        anchor: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.model = model
+        self.callable = torch.compile(model) if execution.compile else model
+        self.records = records
+        self.loss_fn = loss_fn
+        self.autocast = execution.autocast
+        self.options = options
+        self.peak = learning_rate
+        self.anchor = anchor
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        # Biases, norms and baseline hazards are not decayed: zero is no natural value for them.
+        groups = [
+            {"params": [p for p in self.parameters if p.ndim > 1]},
+            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+
+    def run(
+        self,
+        batches: list[np.ndarray],
+        augment: Augment | None,
+        generator: torch.Generator,
+        on_step: Callable[[int, int, float], None] | None,
+    ) -> TrainSummary:
+        summed, seen, loss = 0.0, 0, math.nan
+        for step, rows in enumerate(batches):
+            batch = self._batch(rows)
+            if augment is not None:
+                batch = augment(batch, generator)
+            rate = learning_rate_at(step, len(batches), self.peak, self.options)
+            loss = self._step(batch, rate, f"batch {step + 1} of {len(batches)}")
+            summed += loss * len(rows)
+            seen += len(rows)
+            if on_step is not None:
+                on_step(step + 1, len(batches), loss)
+        return TrainSummary(mean_loss=summed / seen, num_steps=len(batches), last_loss=loss)
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        batch = {}
+        for name, tensor in self.records.items():
+            part = tensor[torch.from_numpy(rows).to(tensor.device)]
+            if part.ndim == 4:
+                part = part.contiguous(memory_format=torch.channels_last)
+            batch[name] = part
+        return batch
+
+    def _step(self, batch: Batch, learning_rate: float, where: str) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.autocast():
+            loss = self.loss_fn(self.callable, batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(_not_finite("loss", where, value))
+        if self.options.proximal_mu > 0 and self.anchor is not None:
+            loss = loss + proximal_term(self.model, self.anchor, self.options.proximal_mu)
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip_norm))
+        if not math.isfinite(norm):
+            raise TrainingError(_not_finite("gradient norm", where, norm))
+        self.optimiser.step()
+        return value
+
+
+def _not_finite(what: str, where: str, value: float) -> str:
+    return (
+        f"The {what} of {where} is {value}, expected a finite number; no weights were kept: check "
+        "the images of this hospital for missing values, or lower the learning rate."
+    )

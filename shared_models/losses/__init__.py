@@ -1,0 +1,1 @@
+"""Losses, each a mean over records of a term of one record alone."""

@@ -1,0 +1,111 @@
+"""Soft Dice plus cross-entropy, of each image alone, then averaged.
+
+Shapes: B images, K classes (background first), Y rows, X columns.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["IGNORE", "dice_cross_entropy", "dice_cross_entropy_per_image"]
+
+IGNORE = 255
+"""Label of a pixel that nobody annotated; it counts neither in the loss nor in its gradient."""
+
+
+def dice_cross_entropy_per_image(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    smooth: float = 1.0,
+    dice_weight: float = 1.0,
+    cross_entropy_weight: float = 1.0,
+) -> Tensor:
+    """Return the loss of each image: ``1 - mean soft Dice of the foreground + cross-entropy``.
+
+    The sums run over one image and not over the batch (as nnU-Net's do), so that the gradient of a
+    patient does not depend on who else was drawn.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (B, K, Y, X), any floating type; the loss is computed in float32.
+    labels : Tensor
+        (B, Y, X), integers 0..K-1 or `IGNORE`.
+    smooth : float
+        Added to both sides of the Dice fraction, pixels. With 1 a class that an image lacks costs
+        nothing when it is not predicted, and has a usable gradient when it is.
+    dice_weight, cross_entropy_weight : float
+        Weights of the two terms.
+
+    Returns
+    -------
+    Tensor
+        (B,) float32, >= 0; lower is better; 0 for an image without any annotated pixel.
+
+    References
+    ----------
+    Milletari et al., V-Net, 3DV 2016 (soft Dice); Isensee et al., Nature Methods 2021 (the sum).
+    """
+    num_classes = logits.shape[1]
+    log_p = functional.log_softmax(logits.float(), dim=1)
+    classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype)
+    # A comparison and not one_hot: the same code runs under vmap, and IGNORE matches no class.
+    target = (labels[:, None] == classes[None, :, None, None]).to(log_p.dtype)
+    annotated = (labels != IGNORE).to(log_p.dtype)[:, None]
+    num_annotated = annotated.sum(dim=(1, 2, 3))
+    loss = log_p.new_zeros(logits.shape[0])
+    if cross_entropy_weight:
+        summed = -(log_p * target).sum(dim=(1, 2, 3))
+        loss = loss + cross_entropy_weight * summed / num_annotated.clamp(min=1)
+    if dice_weight:
+        p = log_p.exp() * annotated
+        shared = (p * target).sum(dim=(2, 3))[:, 1:]
+        total = (p.sum(dim=(2, 3)) + target.sum(dim=(2, 3)))[:, 1:]
+        dice = (2 * shared + smooth) / (total + smooth)
+        loss = loss + dice_weight * (1 - dice.mean(dim=1))
+    return loss * (num_annotated > 0)
+
+
+def dice_cross_entropy(
+    logits: Tensor | Sequence[Tensor],
+    labels: Tensor,
+    *,
+    smooth: float = 1.0,
+    dice_weight: float = 1.0,
+    cross_entropy_weight: float = 1.0,
+) -> Tensor:
+    """Return the mean over annotated images; with several logits, weighted 1, 1/2, 1/4, ...
+
+    Parameters
+    ----------
+    logits : Tensor or sequence of Tensor
+        (B, K, Y, X); or, for deep supervision, finest first, each at 1/s of the labels'
+        resolution for an integer s. The weights are divided by their sum.
+    labels : Tensor
+        (B, Y, X), integers 0..K-1 or `IGNORE`; every s-th pixel is taken for coarser logits.
+    smooth, dice_weight, cross_entropy_weight : float
+        See `dice_cross_entropy_per_image`.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32; 0 when no image is annotated.
+    """
+    levels = [logits] if isinstance(logits, Tensor) else list(logits)
+    weights = [0.5**index for index in range(len(levels))]
+    num_images = (labels != IGNORE).flatten(1).any(dim=1).sum().clamp(min=1)
+    total = levels[0].new_zeros((), dtype=torch.float32)
+    for weight, level in zip(weights, levels, strict=True):
+        step = labels.shape[-1] // level.shape[-1]
+        per_image = dice_cross_entropy_per_image(
+            level,
+            labels[:, ::step, ::step],
+            smooth=smooth,
+            dice_weight=dice_weight,
+            cross_entropy_weight=cross_entropy_weight,
+        )
+        total = total + weight / sum(weights) * per_image.sum() / num_images
+    return total

@@ -1,0 +1,185 @@
+"""Survival from short-axis images, measurements and covariates, hard to overfit on 200 patients.
+
+Shapes: B patients, C channels (LGE, ED, ES), Z slices, Y rows, X columns, P tabular fields, K
+intervals.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from protocol.errors import ConfigError
+from shared_models.unet import group_norm
+
+__all__ = ["Prognosis", "masked_mean"]
+
+
+def masked_mean(values: Tensor, present: Tensor) -> Tensor:
+    """Return the mean over the slices that are present.
+
+    Parameters
+    ----------
+    values : Tensor
+        (B, Z, F).
+    present : Tensor
+        (B, Z) bool.
+
+    Returns
+    -------
+    Tensor
+        (B, F); zeros for a patient without any slice.
+    """
+    weights = present.to(values.dtype)[..., None]
+    return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class _SliceEncoder(nn.Module):
+    """A small 2D network, the same for every slice, ending in a mean over the slice.
+
+    A mean and not a maximum: how much scar there is matters more than that there is some.
+    """
+
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for source, target in zip((in_channels, *channels[:-1]), channels, strict=True):
+            layers += [
+                nn.Conv2d(source, target, 3, 2, 1, bias=False),
+                group_norm(target),
+                nn.ReLU(inplace=True),
+            ]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, slices: Tensor) -> Tensor:
+        return self.body(slices).mean(dim=(-2, -1))
+
+
+class Prognosis(nn.Module):
+    """LogisticHazard logits from images and a table, after the fusion of Popescu et al. 2022.
+
+    The risk of a patient is a linear function of the table plus a small network of the table and
+    an image embedding. The small network starts at zero, so training starts from the linear model.
+
+    Parameters
+    ----------
+    num_tabular : int
+        P, >= 0.
+    num_intervals : int
+        K, >= 1.
+    in_channels : int
+        C.
+    channels : sequence of int
+        Filters of the slice encoder; each level halves the resolution. Empty: images are ignored.
+    embedding : int
+        Numbers that the images of a patient are reduced to.
+    hidden : int
+        Width of the hidden layer over table and embedding; 0 for a linear model.
+    dropout : float
+        Dropped share of the image embedding and of the hidden layer, in [0, 1).
+    field_dropout : float
+        Chance that a tabular field is made missing while training, so that the network can do
+        without any; in [0, 1).
+    proportional : bool
+        One risk shifts all intervals alike (the discrete form of proportional hazards); otherwise
+        the small network has a further output for each interval.
+    baseline_hazard : float or sequence of float
+        Hazards of an average patient to start from, in (0, 1), e.g. of the survey.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range.
+    """
+
+    def __init__(
+        self,
+        num_tabular: int,
+        num_intervals: int,
+        in_channels: int = 3,
+        channels: Sequence[int] = (8, 16, 32),
+        embedding: int = 8,
+        hidden: int = 16,
+        dropout: float = 0.3,
+        field_dropout: float = 0.1,
+        proportional: bool = True,
+        baseline_hazard: float | Sequence[float] = 0.03,
+    ) -> None:
+        super().__init__()
+        hazards = _hazards(baseline_hazard, num_intervals)
+        if not (0 <= dropout < 1 and 0 <= field_dropout < 1):
+            raise ConfigError(
+                f"Prognosis dropout {dropout} or field_dropout {field_dropout} is outside [0, 1)."
+            )
+        self.field_dropout = field_dropout
+        self.proportional = proportional
+        self.baseline = nn.Parameter(torch.tensor([math.log(h / (1 - h)) for h in hazards]))
+        self.linear = nn.Linear(2 * num_tabular, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        self.encoder: nn.Module | None = None
+        width = 2 * num_tabular
+        if channels:
+            self.encoder = _SliceEncoder(in_channels, tuple(channels))
+            self.embed = nn.Sequential(nn.Linear(channels[-1], embedding), nn.Tanh())
+            self.absent = nn.Parameter(torch.zeros(embedding))
+            self.drop = nn.Dropout(dropout)
+            width += embedding
+        outputs = 1 if proportional else 1 + num_intervals
+        last = nn.Linear(hidden or width, outputs, bias=False)
+        nn.init.zeros_(last.weight)
+        steps = [nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(dropout)] if hidden else []
+        self.fusion = nn.Sequential(*steps, last)
+
+    def forward(
+        self, images: Tensor, slice_present: Tensor, tabular: Tensor, missing: Tensor
+    ) -> Tensor:
+        """Return logits of the hazards.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, Z, Y, X) in [0, 1]; what stands in an absent slice is never read.
+        slice_present : Tensor
+            (B, Z) bool; a patient without images has none.
+        tabular : Tensor
+            (B, P) standardised; what stands in a missing field is never read.
+        missing : Tensor
+            (B, P) bool or 0/1, 1 where the field is missing.
+
+        Returns
+        -------
+        Tensor
+            (B, K).
+        """
+        missing = missing.bool()
+        if self.training and self.field_dropout > 0:
+            missing = missing | (torch.rand_like(tabular) < self.field_dropout)
+        table = torch.cat((tabular.masked_fill(missing, 0), missing.to(tabular.dtype)), dim=1)
+        parts = [table]
+        if self.encoder is not None:
+            parts.append(self.drop(self.embed_images(images, slice_present.bool())))
+        fused = self.fusion(torch.cat(parts, dim=1))
+        logits = self.baseline + self.linear(table) + fused[:, :1]
+        return logits if self.proportional else logits + fused[:, 1:]
+
+    def embed_images(self, images: Tensor, present: Tensor) -> Tensor:
+        """Return the embedding of each patient's slices, (B, embedding), each in (-1, 1)."""
+        if self.encoder is None:
+            raise ConfigError("This prognosis network has no image branch; give it channels.")
+        num_patients, _, num_slices, _, _ = images.shape
+        slices = images.transpose(1, 2).masked_fill(~present[:, :, None, None, None], 0)
+        slices = slices.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self.encoder(slices).unflatten(0, (num_patients, num_slices))
+        embedded = self.embed(masked_mean(features, present))
+        return torch.where(present.any(dim=1, keepdim=True), embedded, self.absent)
+
+
+def _hazards(given: float | Sequence[float], num_intervals: int) -> list[float]:
+    hazards = [float(given)] * num_intervals if isinstance(given, int | float) else list(given)
+    if len(hazards) != num_intervals or not all(0 < hazard < 1 for hazard in hazards):
+        raise ConfigError(
+            f"Prognosis baseline_hazard {given} is not one number in (0, 1), or one for each of "
+            f"{num_intervals} intervals; correct the option."
+        )
+    return hazards
