@@ -1,0 +1,245 @@
+"""The two apps under Flower's Ray engine: one driver process, one Ray worker per CPU.
+
+``flwr.simulation.run_simulation`` is deprecated in favour of ``flwr run``, which would start a
+detached SuperLink that outlives the study; it is still the only public call that runs a study in
+this process and stops everything it started. flwr is pinned, so the choice is ours to revisit.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+from flwr.supercore import telemetry
+from flwr.supercore.object_ref import load_app
+
+from protocol.errors import ConcorsError
+from sim.engines.contract import (
+    QUIET,
+    RUN_VARIABLE,
+    SITES_VARIABLE,
+    STUDY_VARIABLE,
+    EngineError,
+    check_inputs,
+    environment,
+    first_line,
+)
+
+__all__ = ["run_ray"]
+
+# Ray reads these when it is imported or started. The first makes it listen on the loopback
+# address only (its name tells of the platforms where that is the default); the second leaves the
+# choice of device to the hospital's own settings instead of hiding every GPU from the workers.
+RAY_VARIABLES = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def run_ray(
+    study_file: Path,
+    run_dir: Path,
+    sites: Sequence[Path],
+    *,
+    server_app: str = "server.app:app",
+    client_app: str = "client.app:app",
+    grace_s: float = 60.0,
+) -> None:
+    """Run a study under Flower's Ray engine, one virtual SuperNode per hospital.
+
+    Parameters
+    ----------
+    study_file, run_dir : Path
+        The study, and where the server writes its results.
+    sites : sequence of Path
+        One directory per hospital; entry i is partition i. Each client gets one CPU.
+    server_app, client_app : str
+        ``module:attribute`` of the two apps, importable here and in a Ray worker.
+    grace_s : float
+        Seconds that clients still at work get after the server is done, before Ray is stopped.
+
+    Raises
+    ------
+    ConfigError
+        When an input is missing.
+    EngineError
+        When Ray is not installed or already runs in this process, or when an app raises anything
+        but an error of this project; those pass through as they are.
+    """
+    study_file, run_dir, sites = check_inputs(study_file, run_dir, sites)
+    variables = {
+        **QUIET,
+        **RAY_VARIABLES,
+        STUDY_VARIABLE: str(study_file),
+        RUN_VARIABLE: str(run_dir),
+        SITES_VARIABLE: os.pathsep.join(str(site) for site in sites),
+    }
+    with environment(variables), _signals_restored(), _quiet_flower():
+        ray = _fresh_ray()
+        server = _WatchedServer(_load(server_app, ServerApp), grace_s, ray.shutdown)
+        try:
+            run_simulation(
+                server_app=server.app,
+                client_app=_load(client_app, ClientApp),
+                num_supernodes=len(sites),
+                backend_config={
+                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                    # "local": never join a cluster that some RAY_ADDRESS points to.
+                    "init_args": {
+                        "address": "local",
+                        "num_cpus": min(len(sites), os.cpu_count() or 1),
+                    },
+                },
+            )
+        except ConcorsError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f"the study failed under Ray with {type(error).__name__}: {first_line(str(error))}"
+            ) from error
+        finally:
+            server.stop()
+            ray.shutdown()
+        if not server.completed:
+            raise EngineError("the server app ended without finishing the study; see its log")
+
+
+class _StoppableGrid(Grid):
+    """A grid that passes every call on until it is told to stop, then refuses the next one.
+
+    The server app runs in a thread, and Python cannot stop a thread from outside: without this,
+    Ctrl-C would leave the server waiting for replies that will never come.
+    """
+
+    def __init__(self, grid: Grid, stopped: threading.Event) -> None:
+        self._grid = grid
+        self._stopped = stopped
+
+    def _live(self) -> Grid:
+        if self._stopped.is_set():
+            raise EngineError("the engine was stopped; start the study again to resume it")
+        return self._grid
+
+    def set_run(self, run: Any) -> None:
+        self._live().set_run(run)
+
+    @property
+    def run(self) -> Any:
+        return self._live().run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Any:
+        return self._live().create_message(*args, **kwargs)
+
+    def get_node_ids(self) -> Any:
+        return self._live().get_node_ids()
+
+    def get_nodes(self) -> Any:
+        return self._live().get_nodes()
+
+    def push_messages(self, messages: Any) -> Any:
+        return self._live().push_messages(messages)
+
+    def pull_messages(self, message_ids: Any) -> Any:
+        return self._live().pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
+        return self._live().send_and_receive(messages, timeout=timeout)
+
+
+class _WatchedServer:
+    """The server app, unchanged, with a record of whether it finished and a way to end it."""
+
+    def __init__(self, inner: ServerApp, grace_s: float, shutdown: Callable[[], None]) -> None:
+        self.completed = False
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+        self._ended.set()
+        # The engine waits for clients at work even when nobody wants their reply any more.
+        self._reaper = threading.Timer(grace_s, shutdown)
+        self._reaper.daemon = True
+        self.app = ServerApp()
+
+        @self.app.main()
+        def main(grid: Grid, context: Context) -> None:
+            self._ended.clear()
+            try:
+                inner(_StoppableGrid(grid, self._stopped), context)
+                self.completed = True
+            finally:
+                self._ended.set()
+                self._reaper.start()
+
+    def stop(self, patience_s: float = 10.0) -> None:
+        """Refuse the server's next call and wait a moment for its thread to end."""
+        self._stopped.set()
+        self._ended.wait(patience_s)
+        self._reaper.cancel()
+
+
+def _load(reference: str, kind: type) -> Any:
+    app = load_app(reference, EngineError, Path.cwd())
+    if not isinstance(app, kind):
+        raise EngineError(
+            f"{reference} is a {type(app).__name__}, not a {kind.__name__}; "
+            "name the module and the variable that holds the app"
+        )
+    return app
+
+
+def _fresh_ray() -> Any:
+    """Import Ray; refuse to share one that already runs, whose workers lack our variables."""
+    # Flower reads its switch once, at import, which may have been before ours was set.
+    telemetry.FLWR_TELEMETRY_ENABLED = "0"
+    try:
+        import ray
+        from ray._private import ray_constants
+    except ImportError as error:
+        raise EngineError(
+            "Ray is not installed; install it with: pip install 'concors[ray]'"
+        ) from error
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    if ray.is_initialized():
+        raise EngineError(
+            "Ray already runs in this process, and its workers would not know this study's "
+            "hospitals; call ray.shutdown() first"
+        )
+    return ray
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    """Put back the SIGTERM handler that Ray replaces (only the main thread may set one)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Keep Flower's warnings and errors, but neither its chatter nor the one notice we know."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "`run_simulation` function is deprecated" not in record.getMessage()
+
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.addFilter(keep)
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(keep)
