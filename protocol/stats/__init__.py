@@ -1,0 +1,29 @@
+"""Statistics that hospitals send as sums and the centre adds: one file a kind of statistic."""
+
+from protocol.stats.agreement import QUANTITIES, AgreementSums, Quantity
+from protocol.stats.calibration import Calibration
+from protocol.stats.concordance import PairCounts
+from protocol.stats.histogram import Histogram, risk_group
+from protocol.stats.lifetable import LifeTable, SurvivalCurve, monthly_grid
+from protocol.stats.moments import Moments
+from protocol.stats.overlap import OVERLAP_METRICS, OverlapCell, OverlapSums
+from protocol.stats.sums import Sums, merge_all
+
+__all__ = [
+    "OVERLAP_METRICS",
+    "QUANTITIES",
+    "AgreementSums",
+    "Calibration",
+    "Histogram",
+    "LifeTable",
+    "Moments",
+    "OverlapCell",
+    "OverlapSums",
+    "PairCounts",
+    "Quantity",
+    "Sums",
+    "SurvivalCurve",
+    "merge_all",
+    "monthly_grid",
+    "risk_group",
+]

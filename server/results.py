@@ -1,0 +1,229 @@
+"""What a study found: the one value that is written to ``results.json`` and drawn by the report.
+
+Everything in it is a sum, a count or a loss; there is no field a patient's row would fit into.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from protocol.errors import PayloadError
+from protocol.stats import (
+    AgreementSums,
+    Calibration,
+    LifeTable,
+    Moments,
+    OverlapSums,
+    PairCounts,
+    Sums,
+)
+
+__all__ = [
+    "Arm",
+    "Hospital",
+    "Oracle",
+    "Results",
+    "SiteValidation",
+    "StudyFacts",
+    "Training",
+    "load_results",
+    "save_results",
+]
+
+Count = Annotated[int, Field(ge=0)] | None
+
+
+def _decoder(kind: type[Sums]) -> Callable[[Any], Any]:
+    def decode(value: Any) -> Any:
+        if isinstance(value, dict):
+            try:
+                return kind.from_dict(value)
+            except PayloadError as error:
+                raise ValueError(error.sentence) from error
+        return value
+
+    return decode
+
+
+_encode = PlainSerializer(lambda sums: sums.to_dict())
+MomentsField = Annotated[Moments, BeforeValidator(_decoder(Moments)), _encode]
+OverlapField = Annotated[OverlapSums, BeforeValidator(_decoder(OverlapSums)), _encode]
+AgreementField = Annotated[AgreementSums, BeforeValidator(_decoder(AgreementSums)), _encode]
+PairsField = Annotated[PairCounts, BeforeValidator(_decoder(PairCounts)), _encode]
+LifeTableField = Annotated[LifeTable, BeforeValidator(_decoder(LifeTable)), _encode]
+CalibrationField = Annotated[Calibration, BeforeValidator(_decoder(Calibration)), _encode]
+
+
+class Frozen(BaseModel):
+    """A part of the results: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class StudyFacts(Frozen):
+    """What identifies a run.
+
+    Attributes
+    ----------
+    models : dict of str to str
+        SHA-256 of the released weights by stage, e.g. ``{"segment": "9f..."}``.
+    simulated : bool
+        Whether the hospitals are phantoms; the report says so on its first line.
+    min_cell : int
+        Counts below this number of patients were not sent.
+    horizon_months : float or None
+        Horizon of calibration and truncation of the C-index, months.
+    """
+
+    name: str
+    seed: int
+    code_version: str
+    config_sha256: str = ""
+    models: dict[str, str] = Field(default_factory=dict)
+    simulated: bool = False
+    min_cell: int = Field(5, ge=1)
+    horizon_months: float | None = None
+
+
+class Hospital(Frozen):
+    """One row of the cohort table; a count of ``None`` was withheld as smaller than ``min_cell``.
+
+    Attributes
+    ----------
+    covariates : Moments or None
+        Mean, sd and missing count of each covariate in the units of ``units``.
+    refused : dict of str to int or None
+        Series or patients the hospital could not use, by kind.
+    """
+
+    name: str
+    role: Literal["train", "external"]
+    patients: Count
+    events: Count = None
+    person_years: float | None = None
+    median_followup_months: float | None = None
+    vendors: dict[str, Count] = Field(default_factory=dict)
+    field_strengths_t: dict[str, Count] = Field(default_factory=dict)
+    covariates: MomentsField | None = None
+    units: dict[str, str] = Field(default_factory=dict)
+    refused: dict[str, Count] = Field(default_factory=dict)
+
+
+class Training(Frozen):
+    """Mean training loss per hospital, one entry a round (round 1 first); ``None`` = no reply."""
+
+    loss: dict[str, tuple[float | None, ...]]
+    validation_loss: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+
+
+class SiteValidation(Frozen):
+    """The sums one hospital sent about one set of models.
+
+    Of a training hospital the patients of its hold-out fold, of an external hospital all patients.
+
+    Attributes
+    ----------
+    agreement : dict of str to AgreementSums
+        By quantity, the keys of `protocol.stats.QUANTITIES`.
+    """
+
+    overlap: OverlapField | None = None
+    agreement: dict[str, AgreementField] = Field(default_factory=dict)
+    pairs: PairsField | None = None
+    life_table: LifeTableField | None = None
+    calibration: CalibrationField | None = None
+
+
+class Arm(Frozen):
+    """One way of training (federated, pooled, local), judged at every hospital."""
+
+    sites: dict[str, SiteValidation]
+
+
+class Oracle(Frozen):
+    """What the true hazard attains (simulation only).
+
+    Attributes
+    ----------
+    pairs : dict of str to PairCounts
+        Pair counts of the true linear predictor, by hospital.
+    closed_form : dict of str to float
+        Population C-index of the hospital's hazard, in (0, 1).
+    """
+
+    pairs: dict[str, PairsField] = Field(default_factory=dict)
+    closed_form: dict[str, float] = Field(default_factory=dict)
+
+
+class Results(Frozen):
+    """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``."""
+
+    schema_version: Literal[1] = 1
+    study: StudyFacts
+    hospitals: tuple[Hospital, ...] = Field(min_length=1)
+    training: dict[Literal["segment", "prognosis"], Training] = Field(default_factory=dict)
+    arms: dict[str, Arm] = Field(default_factory=dict)
+    oracle: Oracle | None = None
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [hospital.name for hospital in self.hospitals]
+        if len(set(names)) != len(names):
+            raise ValueError("a hospital stands twice in 'hospitals'; name each once")
+        for arm, content in self.arms.items():
+            if arm not in {"federated", "pooled"} and not arm.startswith("local/"):
+                raise ValueError(f"arm '{arm}' is none of federated, pooled, local/<site>")
+            strangers = sorted(set(content.sites) - set(names))
+            if strangers:
+                raise ValueError(f"arm '{arm}' names {strangers[0]}, which is not in 'hospitals'")
+        return self
+
+    @classmethod
+    def of(cls, values: Any) -> Self:
+        """Check a dict (as ``json.load`` gives it, or with the sums as objects).
+
+        Raises
+        ------
+        PayloadError
+            One sentence naming the first wrong place.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the top level"
+            raise PayloadError(
+                f"The results are not valid at {place}: "
+                f"{first['msg'].removeprefix('Value error, ')}; write them with this version."
+            ) from error
+
+
+def save_results(results: Results, path: Path) -> None:
+    """Write ``results.json``; the same results give the same bytes."""
+    path.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def load_results(path: Path) -> Results:
+    """Read ``results.json``.
+
+    Raises
+    ------
+    PayloadError
+        If the file is not JSON or does not have the schema.
+    """
+    try:
+        return Results.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise PayloadError(
+            f"{path.name} is not a results file of this version; run the study again."
+        ) from error
