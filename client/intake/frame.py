@@ -1,0 +1,109 @@
+"""One image plane as intake sees it. Axes: Y rows, X columns; positions in patient LPS mm."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["VENDORS", "Frame", "Pixels", "vendor_of"]
+
+VENDORS = ("siemens", "philips", "ge", "canon", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Where the pixels of a frame's file lie.
+
+    ``offset`` is the byte at which uncompressed little-endian pixels begin, or -1 where a decoder
+    is needed.
+    """
+
+    path: str
+    offset: int
+    bits: int
+    signed: bool
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One plane at one time.
+
+    Attributes
+    ----------
+    position_mm : tuple of float
+        Centre of the first pixel (row 0, column 0), LPS mm.
+    orientation : tuple of float
+        Unit vectors along a row (increasing column) and along a column (increasing row), LPS.
+    pixel_spacing_mm : tuple of float
+        Distance between rows, distance between columns.
+    trigger_ms : float
+        Delay after the R wave; NaN where the file does not say.
+    temporal_index : float
+        The scanner's own number of the phase; NaN where absent. Canon writes 1 everywhere.
+    text : str
+        Series description, protocol and sequence name, lower case; for sorting, never stored.
+    """
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    series_number: int
+    sop_uid: str
+    frame_index: int
+    vendor: str
+    field_strength_t: float
+    image_type: tuple[str, ...]
+    text: str
+    inversion_recovery: bool
+    inversion_ms: float
+    position_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    pixel_spacing_mm: tuple[float, ...]
+    thickness_mm: float
+    trigger_ms: float
+    temporal_index: float
+    rows: int
+    cols: int
+    slope: float
+    intercept: float
+    pixels: Pixels
+
+    @property
+    def along_row(self) -> np.ndarray:
+        """Unit vector of increasing column, LPS."""
+        return np.array(self.orientation[:3])
+
+    @property
+    def along_column(self) -> np.ndarray:
+        """Unit vector of increasing row, LPS."""
+        return np.array(self.orientation[3:])
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit normal of the plane, row x column, LPS."""
+        return np.cross(self.along_row, self.along_column)
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        """Centre of the image, LPS mm."""
+        dy, dx = self.pixel_spacing_mm
+        return (
+            np.array(self.position_mm)
+            + self.along_row * dx * (self.cols - 1) / 2
+            + self.along_column * dy * (self.rows - 1) / 2
+        )
+
+
+def vendor_of(manufacturer: str) -> str:
+    """Return the vendor behind a Manufacturer string, one of `VENDORS`."""
+    name = manufacturer.lower()
+    if "siemens" in name:
+        return "siemens"
+    if "philips" in name:
+        return "philips"
+    if name.startswith("ge ") or name == "ge" or "general electric" in name:
+        return "ge"
+    # Toshiba's scanners became Canon's in 2018; the string depends on the year of the software.
+    if "canon" in name or "toshiba" in name:
+        return "canon"
+    return "other"
