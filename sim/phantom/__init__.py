@@ -1,0 +1,1 @@
+"""A beating heart in a torso, and how magnetic resonance sees it."""
