@@ -45,14 +45,36 @@ class Frozen(BaseModel):
 
 
 class Hospitals(Frozen):
-    """Who takes part: ``train`` updates the models, ``external`` only ever validates them."""
+    """Who takes part, each hospital in one role.
+
+    Attributes
+    ----------
+    train : tuple of str
+        Update the models, and validate them on their held-out patients.
+    internal : tuple of str
+        Do not train here, but validate on their held-out patients only: the members of a pooled
+        archive, so that pooled and federated training are judged on the same people.
+    external : tuple of str
+        Never train; validate on all their patients.
+    """
 
     train: tuple[SiteName, ...] = Field(min_length=1)
+    internal: tuple[SiteName, ...] = ()
     external: tuple[SiteName, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every hospital, in the order in which sums are added."""
+        return (*self.train, *self.internal, *self.external)
+
+    @property
+    def validating(self) -> tuple[str, ...]:
+        """The hospitals whose figures are reported."""
+        return (*(self.internal or self.train), *self.external)
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
-        names = (*self.train, *self.external)
+        names = self.all
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice; name each hospital once")
@@ -151,6 +173,10 @@ class Prognosis(Frozen):
         Quantities of the measure stage, e.g. ``lvef``, ``scar_percent``.
     num_intervals : int
         Intervals of the discrete-time grid.
+    crop_px : int
+        Side of the square around the segmented left ventricle that the network sees, pixels.
+    max_slices : int
+        Slices the network sees; of a longer stack those nearest the middle of the ventricle.
     max_horizon_months : float
         The grid ends here or where too few patients remain at risk, whichever is earlier.
     """
@@ -159,10 +185,21 @@ class Prognosis(Frozen):
     covariates: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
     num_intervals: int = Field(10, ge=2, le=60)
+    crop_px: int = Field(64, ge=16, le=256, multiple_of=16)
+    max_slices: int = Field(12, ge=1, le=32)
     max_horizon_months: float = Field(60.0, gt=0, le=600)
     rounds: int = Field(20, ge=1)
     training: LocalTraining = LocalTraining()
     strategy: Strategy = Strategy()
+
+    def network_options(self) -> dict[str, Any]:
+        """Return the network's options with the sizes that follow from the rest of the section."""
+        num_tabular = len(self.covariates) + len(self.measurements)
+        return {
+            **self.network.options,
+            "num_tabular": num_tabular,
+            "num_intervals": self.num_intervals,
+        }
 
 
 class Validation(Frozen):

@@ -1,0 +1,126 @@
+"""The ClientApp: decode, call one function of the hospital, encode. The same under every engine."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.boundary import guarded
+from client.hospital import Hospital, open_hospital
+from client.location import site_directory
+from client.site import load_site
+from protocol import audit
+from protocol.payload import Answer, Question, TrainReply, TrainRequest
+
+# The stages' modules are imported inside the handlers: Flower starts a process a message, and a
+# survey need not wait for torch.
+app = ClientApp()
+
+
+def _answer(
+    message: Message, context: Context, function: Callable[[Hospital, Question], Answer]
+) -> Message:
+    question = Question.from_records(message.content)
+    hospital = open_hospital(site_directory(context), question.study)
+    answer = function(hospital, question)
+    _record(hospital, message, {"study": question.study.name})
+    return Message(answer.to_records(), reply_to=message)
+
+
+def _train(
+    message: Message, context: Context, function: Callable[[Hospital, TrainRequest], TrainReply]
+) -> Message:
+    request = TrainRequest.from_records(message.content)
+    hospital = open_hospital(site_directory(context), request.study)
+    reply = function(hospital, request)
+    _record(
+        hospital,
+        message,
+        {
+            "study": request.study.name,
+            "round": request.round_index,
+            "num_patients": reply.num_patients,
+        },
+    )
+    return Message(reply.to_records(), reply_to=message)
+
+
+def _record(hospital: Hospital, message: Message, facts: dict[str, object]) -> None:
+    audit.append(
+        hospital.directory / ".concors" / "audit.jsonl",
+        message.metadata.message_type,
+        facts,
+    )
+
+
+@app.query("hello")
+@guarded
+def hello(message: Message, context: Context) -> Message:
+    """Say which hospital this is, before any study data are opened."""
+    config = load_site(site_directory(context))
+    answer = Answer({"site": config.name, "version": version("concors")})
+    return Message(answer.to_records(), reply_to=message)
+
+
+@app.query("survey")
+@guarded
+def survey(message: Message, context: Context) -> Message:
+    """Counts and moments of what the hospital has."""
+    from client.survey import survey
+
+    return _answer(message, context, survey)
+
+
+@app.train("segment")
+@guarded
+def train_segment(message: Message, context: Context) -> Message:
+    """One round of the segmentation network."""
+    from client.segment import train_round
+
+    return _train(message, context, train_round)
+
+
+@app.evaluate("segment")
+@guarded
+def evaluate_segment(message: Message, context: Context) -> Message:
+    """Overlap and agreement sums of the segmentation network."""
+    from client.segment_validation import validate
+
+    return _answer(message, context, validate)
+
+
+@app.query("measure")
+@guarded
+def measure(message: Message, context: Context) -> Message:
+    """Measure the hospital's own studies; only moments leave."""
+    from client.measure import measure
+
+    return _answer(message, context, measure)
+
+
+@app.train("prognosis")
+@guarded
+def train_prognosis(message: Message, context: Context) -> Message:
+    """One round of the survival network."""
+    from client.prognosis import train_round
+
+    return _train(message, context, train_round)
+
+
+@app.query("scores")
+@guarded
+def scores(message: Message, context: Context) -> Message:
+    """Histogram of the training patients' predicted risks."""
+    from client.prognosis_validation import scores
+
+    return _answer(message, context, scores)
+
+
+@app.evaluate("prognosis")
+@guarded
+def evaluate_prognosis(message: Message, context: Context) -> Message:
+    """Pair counts, life tables and calibration sums of the survival network."""
+    from client.prognosis_validation import validate
+
+    return _answer(message, context, validate)

@@ -1,0 +1,105 @@
+"""A hospital as one study sees it: its patients, split into those that train and those held out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from client.cohort import Cohort, Patient, load_cohort
+from client.holdout import held_out
+from client.site import SiteConfig, load_site
+from client.training import Execution
+from protocol.config import Preprocessing, Study
+from protocol.errors import DataError
+
+__all__ = ["Hospital", "open_hospital"]
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One hospital inside one study.
+
+    Attributes
+    ----------
+    directory : Path
+        Where ``site.yaml`` lies; everything the client writes stays below ``.concors`` in it.
+    config : SiteConfig
+        The hospital's own settings, which no message can change.
+    cohorts : tuple of Cohort
+        One, or one per member of a pooled archive.
+    training, held_out : tuple of Patient
+        The two sides of the study's internal split. A hospital that never trains in the study is
+        validated on both.
+    """
+
+    directory: Path
+    config: SiteConfig
+    cohorts: tuple[Cohort, ...]
+    training: tuple[Patient, ...]
+    held_out: tuple[Patient, ...]
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def patients(self) -> tuple[Patient, ...]:
+        return self.training + self.held_out
+
+    @property
+    def execution(self) -> Execution:
+        """Where and how precisely this hospital computes: its own decision."""
+        config = self.config
+        return Execution.resolve(config.device, config.precision, config.threads, config.compile)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the data, for naming what was computed from them."""
+        return "-".join(cohort.fingerprint[:16] for cohort in self.cohorts)
+
+    def workspace(self, study: Study) -> Path:
+        """Return the folder for this study's intermediate results, making it if need be."""
+        folder = self.directory / ".concors" / "studies" / study.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def open_hospital(
+    directory: Path, study: Study, progress: Callable[[int, int], None] | None = None
+) -> Hospital:
+    """Open the hospital at ``directory`` for a study, reading its cache where that is current.
+
+    Raises
+    ------
+    DataError
+        If no patient is usable, or the site's files contradict each other.
+    ConfigError
+        If ``site.yaml`` is wrong.
+    """
+    config = load_site(directory)
+    members = [(directory / member).resolve() for member in config.members] or [directory]
+    cohorts = tuple(_cohort(member, study, progress) for member in members)
+    training: list[Patient] = []
+    aside: list[Patient] = []
+    for cohort in cohorts:
+        mask = held_out(cohort.patients, study.holdout, study.seed, cohort.site)
+        training += [p for p, out in zip(cohort.patients, mask, strict=True) if not out]
+        aside += [p for p, out in zip(cohort.patients, mask, strict=True) if out]
+    if not training:
+        raise DataError(
+            f"{config.name} has no usable patient; run concors-client check to see why each series "
+            "was refused."
+        )
+    return Hospital(directory, config, cohorts, tuple(training), tuple(aside))
+
+
+def _cohort(directory: Path, study: Study, progress: Callable[[int, int], None] | None) -> Cohort:
+    # A process that serves many rounds (simulation) reads each cohort's cache once.
+    if progress is None:
+        return _in_memory(directory, study.preprocessing)
+    return load_cohort(directory, study.preprocessing, progress)
+
+
+@lru_cache(maxsize=16)
+def _in_memory(directory: Path, preprocessing: Preprocessing) -> Cohort:
+    return load_cohort(directory, preprocessing)

@@ -1,0 +1,109 @@
+"""The prognosis stage at the hospital: train the survival network on what was measured.
+
+Axes: N patients, Z slices, P columns of measurements and covariates, K intervals of the time grid.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.cohort import Patient
+from client.hospital import Hospital
+from client.measure import load_measured
+from client.schedule import round_learning_rate
+from client.survey import covariate_matrix, has_outcome
+from client.training import train
+from protocol.config import Study
+from protocol.errors import DataError
+from protocol.payload import TrainReply, TrainRequest
+from protocol.seeds import generator
+from shared_models import build
+from shared_models.augment import augment_prognosis
+from shared_models.heads.logistic_hazard import discretise
+from shared_models.objectives import prognosis_objective
+from shared_models.weights import from_arrays, to_arrays
+
+__all__ = ["prognosis_inputs", "train_round"]
+
+
+def prognosis_inputs(
+    hospital: Hospital, study: Study, agreed: dict[str, Any], patients: Sequence[Patient]
+) -> dict[str, Tensor]:
+    """Return the survival network's inputs for patients of this hospital.
+
+    Returns
+    -------
+    dict
+        ``images`` float32 (N, 3, Z, Y, X); ``slice_present`` (N, Z); ``tabular`` (N, P), standardised
+        by the agreed scales, 0 where missing; ``missing`` (N, P), 1 where missing. Columns are the
+        study's measurements, then its covariates.
+
+    Raises
+    ------
+    DataError
+        If the hospital has not measured these patients with the study's network.
+    """
+    section = study.prognosis
+    measured = load_measured(hospital, study, agreed["segmentation"])
+    rows = [measured.row[patient.key] for patient in patients]
+    values = np.concatenate(
+        [measured.values[rows], covariate_matrix(patients, section.covariates)], axis=1
+    )
+    names = (*section.measurements, *section.covariates)
+    mean, sd = np.array([agreed["scales"][name] for name in names]).reshape(-1, 2).T
+    standard = (values - mean) / sd
+    missing = ~np.isfinite(standard)
+    return {
+        "images": torch.from_numpy(measured.images[rows]),
+        "slice_present": torch.from_numpy(measured.slice_present[rows]),
+        "tabular": torch.from_numpy(np.where(missing, 0.0, standard).astype(np.float32)),
+        "missing": torch.from_numpy(missing.astype(np.float32)),
+    }
+
+
+def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
+    """Train the survival network for one round on the hospital's own follow-up.
+
+    Raises
+    ------
+    DataError
+        If fewer training patients than the hospital's ``min_cell`` have an outcome.
+    TrainingError
+        If the loss is not finite.
+    """
+    study, section = request.study, request.study.prognosis
+    patients = has_outcome(hospital.training)
+    if len(patients) < hospital.config.min_cell:
+        raise DataError(
+            f"{hospital.name} has fewer than {hospital.config.min_cell} training patients with a "
+            "known outcome; add follow-up or take part as an external hospital."
+        )
+    records = prognosis_inputs(hospital, study, request.agreed, patients)
+    months = np.array([patient.months for patient in patients])
+    event = np.array([patient.event for patient in patients])
+    interval, observed = discretise(months, event, np.array(request.agreed["cuts_months"]))
+    records["interval"] = torch.as_tensor(interval)
+    records["event"] = torch.as_tensor(observed, dtype=torch.float32)
+    model = build(section.network.name, section.network_options())
+    from_arrays(model, request.arrays)
+    summary = train(
+        model,
+        records,
+        prognosis_objective,
+        section.training,
+        learning_rate=round_learning_rate(section.training, request.round_index, section.rounds),
+        rng=generator(
+            study.seed, "prognosis/train", round_index=request.round_index, site=hospital.name
+        ),
+        execution=hospital.execution,
+        augment=augment_prognosis if section.training.augment else None,
+    )
+    return TrainReply(
+        arrays=to_arrays(model),
+        num_patients=len(patients),
+        num_events=int(event.sum()),
+        metrics={"loss": summary.mean_loss},
+    )

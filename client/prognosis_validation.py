@@ -1,0 +1,98 @@
+"""Judging the survival network at the hospital; only sums and suppressed tables leave."""
+
+import numpy as np
+import torch
+
+from client.cohort import Patient
+from client.hospital import Hospital
+from client.prognosis import prognosis_inputs
+from client.survey import has_outcome
+from protocol.payload import Answer, Question
+from protocol.seeds import generator
+from protocol.stats import (
+    Calibration,
+    Histogram,
+    LifeTable,
+    PairCounts,
+    monthly_grid,
+    risk_group,
+)
+from shared_models import build
+from shared_models.heads.logistic_hazard import survival_curve
+from shared_models.weights import from_arrays
+
+__all__ = ["SCORE_BINS", "predicted_risk", "scores", "validate"]
+
+SCORE_BINS = 200
+GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
+
+
+def predicted_risk(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> np.ndarray:
+    """Return each patient's predicted probability of the event by the end of the grid, (N,)."""
+    study = question.study
+    model = build(study.prognosis.network.name, study.prognosis.network_options())
+    from_arrays(model, question.arrays or {})
+    inputs = prognosis_inputs(hospital, study, question.agreed, patients)
+    model.eval()
+    with hospital.execution.active(), torch.no_grad():
+        logits = model(
+            inputs["images"], inputs["slice_present"], inputs["tabular"], inputs["missing"]
+        )
+    return (1.0 - survival_curve(logits)[:, -1]).double().numpy()
+
+
+def scores(hospital: Hospital, question: Question) -> Answer:
+    """Answer the histogram of the training patients' predicted risks, suppressed."""
+    patients = has_outcome(hospital.training)
+    histogram = Histogram.of(
+        predicted_risk(hospital, question, patients), lo=0.0, hi=1.0, num_bins=SCORE_BINS
+    )
+    return Answer({"scores": histogram.suppressed(hospital.config.min_cell).to_dict()})
+
+
+def validate(hospital: Hospital, question: Question) -> Answer:
+    """Answer discrimination, calibration and survival by risk group.
+
+    A hospital named external judges all its patients, any other those it held out.
+
+    Returns
+    -------
+    Answer
+        ``pairs`` (PairCounts), ``life_table`` (LifeTable by risk group) and ``calibration``; empty
+        if fewer than ``min_cell`` patients have an outcome.
+    """
+    study, agreed, min_cell = question.study, question.agreed, hospital.config.min_cell
+    external = hospital.name in study.hospitals.external
+    patients = has_outcome(hospital.patients if external else hospital.held_out)
+    if len(patients) < min_cell:
+        return Answer({})
+    risk = predicted_risk(hospital, question, patients)
+    months = np.array([patient.months for patient in patients])
+    event = np.array([patient.event for patient in patients])
+    horizon = float(agreed["cuts_months"][-1])
+    grid = monthly_grid(horizon)
+    num_groups = study.validate_.risk_groups
+    names = GROUP_NAMES.get(num_groups) or tuple(f"group {k + 1}" for k in range(num_groups))
+    pairs = PairCounts.of(
+        months,
+        event,
+        risk,
+        tau_months=horizon,
+        replicates=study.validate_.bootstrap,
+        rng=generator(study.seed, "validate/bootstrap", site=hospital.name),
+    )
+    table = LifeTable.of(
+        months, event, risk_group(risk, agreed["risk_cuts"]), grid_months=grid, names=names
+    )
+    calibration = Calibration.of(
+        months, event, risk, cuts=tuple(agreed["calibration_cuts"]), grid_months=grid
+    )
+    return Answer(
+        {
+            "pairs": pairs.suppressed(min_cell).to_dict(),
+            "life_table": table.suppressed(min_cell).to_dict(),
+            "calibration": calibration.suppressed(min_cell).to_dict(),
+        }
+    )

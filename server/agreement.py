@@ -1,0 +1,78 @@
+"""What must be common to all hospitals, derived from their summed survey answers.
+
+``agreed`` travels with every later message: scales of the covariates and measurements, the time grid
+of the survival head, the hash of the segmentation weights, the cut points of risk groups.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from protocol.config import Prognosis
+from protocol.errors import QuorumError
+from protocol.stats import Histogram, LifeTable, Moments
+
+__all__ = ["merge_moments", "risk_cuts", "scales", "time_grid"]
+
+MIN_AT_RISK = 20
+MIN_AT_RISK_SHARE = 0.1
+
+
+def merge_moments(parts: Sequence[Moments]) -> Moments:
+    """Add the hospitals' moments in the given (site) order."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.merge(part)
+    return total
+
+
+def scales(moments: Moments) -> dict[str, list[float]]:
+    """Return ``{name: [mean, sd]}`` for standardisation; a constant or unseen column gets [m, 1]."""
+    mean, sd = moments.mean(), moments.sd()
+    return {
+        name: [
+            float(m) if np.isfinite(m) else 0.0,
+            float(s) if np.isfinite(s) and s > 0 else 1.0,
+        ]
+        for name, m, s in zip(moments.names, mean, sd, strict=True)
+    }
+
+
+def time_grid(tables: Mapping[str, LifeTable], prognosis: Prognosis) -> list[float]:
+    """Return the right ends of the survival intervals, months.
+
+    The grid is equidistant and ends at the last surveyed time at which the hospitals together still
+    follow at least 20 patients and 10 % of all: beyond, a hazard would rest on a handful of people.
+
+    Raises
+    ------
+    QuorumError
+        If fewer than 20 patients are followed past the first surveyed time.
+    """
+    total: LifeTable | None = None
+    for table in tables.values():
+        total = table if total is None else total.merge(table)
+    if total is None:
+        raise QuorumError("No training hospital answered the survey; a time grid needs one.")
+    at_risk = total.at_risk.sum(axis=0)
+    enough = at_risk >= max(MIN_AT_RISK, MIN_AT_RISK_SHARE * at_risk[0])
+    times = np.asarray(total.grid_months)[: len(at_risk)][enough]
+    horizon = float(times[-1]) if len(times) else 0.0
+    if horizon <= 0:
+        raise QuorumError(
+            f"The training hospitals follow {int(at_risk[0])} patients with a known outcome; "
+            f"prognosis needs {MIN_AT_RISK} beyond the first half-year: add hospitals or follow-up."
+        )
+    return [
+        round(horizon * (k + 1) / prognosis.num_intervals, 6)
+        for k in range(prognosis.num_intervals)
+    ]
+
+
+def risk_cuts(histograms: Sequence[Histogram], num_groups: int) -> list[float]:
+    """Return the cut points that split the training patients' summed scores into equal groups."""
+    total = histograms[0]
+    for part in histograms[1:]:
+        total = total.merge(part)
+    return [float(cut) for cut in total.cuts(num_groups)]

@@ -1,0 +1,91 @@
+"""What a study's stages settled, and how it becomes the results the report draws."""
+
+import hashlib
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from protocol.arrays import Arrays, fingerprint
+from protocol.config import Study
+from server.results import Results
+
+__all__ = ["Findings", "to_results"]
+
+
+@dataclass
+class Findings:
+    """What the stages settled so far.
+
+    Attributes
+    ----------
+    survey : dict
+        Survey document by hospital.
+    agreed : dict
+        What every later message carries (see `server.agreement`).
+    segmentation, prognosis : Arrays
+        Trained weights; empty until their stage ran.
+    history : dict
+        Entries of the training rounds by stage.
+    validation : dict
+        Validation document by hospital.
+    """
+
+    survey: dict[str, dict[str, Any]] = field(default_factory=dict)
+    agreed: dict[str, Any] = field(default_factory=dict)
+    segmentation: Arrays = field(default_factory=dict)
+    prognosis: Arrays = field(default_factory=dict)
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    validation: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+SURVEY_ROW = (
+    "patients",
+    "events",
+    "person_years",
+    "median_followup_months",
+    "vendors",
+    "field_strengths_t",
+    "covariates",
+    "units",
+    "refused",
+)
+
+
+def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> Results:
+    """Return the results of one arm of a study."""
+    models = {"segment": findings.segmentation, "prognosis": findings.prognosis}
+    cuts = findings.agreed.get("cuts_months")
+    return Results.of(
+        {
+            "study": {
+                "name": study.name,
+                "seed": study.seed,
+                "code_version": version("concors"),
+                "config_sha256": hashlib.sha256(study.model_dump_json().encode()).hexdigest(),
+                "models": {stage: fingerprint(arrays) for stage, arrays in models.items() if arrays},
+                "simulated": simulated,
+                "min_cell": max(answer["min_cell"] for answer in findings.survey.values()),
+                "horizon_months": cuts[-1] if cuts else None,
+            },
+            "hospitals": [
+                {
+                    "name": site,
+                    "role": "external" if site in study.hospitals.external else "train",
+                    **{key: findings.survey[site][key] for key in SURVEY_ROW},
+                }
+                for site in study.hospitals.all
+            ],
+            "training": {
+                stage: {"loss": _losses(study, entries)}
+                for stage, entries in findings.history.items()
+            },
+            "arms": {"federated": {"sites": findings.validation}},
+        }
+    )
+
+
+def _losses(study: Study, entries: list[dict[str, Any]]) -> dict[str, list[float | None]]:
+    return {
+        site: [entry["metrics"].get(site, {}).get("loss") for entry in entries]
+        for site in study.hospitals.train
+    }

@@ -1,0 +1,126 @@
+"""The stages of a study at the centre, each a few messages and what is settled by them."""
+
+from typing import Any
+
+from protocol.arrays import Arrays, fingerprint
+from protocol.config import Strategy
+from protocol.stats import Histogram, LifeTable, Moments
+from server.agreement import merge_moments, risk_cuts, scales, time_grid
+from server.centre import Centre
+from server.checkpoints import Checkpoints
+from server.initial import prognosis_weights, segmentation_weights
+from server.findings import Findings
+from server.rounds import run_rounds
+from shared_models.weights import save
+from strategies import build
+
+__all__ = ["STAGES"]
+
+
+def survey(centre: Centre, findings: Findings) -> None:
+    """Ask what each hospital has; agree scales of the covariates and the time grid."""
+    study = centre.study
+    findings.survey = centre.answers("query.survey", study.hospitals.all, {})
+    if "prognosis" not in study.stages:
+        return
+    training = [findings.survey[site] for site in study.hospitals.train if site in findings.survey]
+    moments = merge_moments([Moments.from_dict(answer["covariates"]) for answer in training])
+    tables = [LifeTable.from_dict(answer["life_table"]) for answer in training]
+    findings.agreed["scales"] = scales(moments)
+    findings.agreed["cuts_months"] = time_grid(tables, study.prognosis)
+
+
+def segment(centre: Centre, findings: Findings) -> None:
+    """Train the segmentation network on the hospitals that have masks."""
+    study = centre.study
+    findings.segmentation = _train(
+        centre, outcome, "segment", segmentation_weights(study), study.segment.strategy
+    )
+    findings.agreed["segmentation"] = fingerprint(findings.segmentation)
+
+
+def measure(centre: Centre, findings: Findings) -> None:
+    """Have every hospital measure its own studies; agree the scales of the measurements."""
+    hospitals = centre.study.hospitals
+    answers = centre.answers(
+        "query.measure", hospitals.all, findings.agreed, findings.segmentation
+    )
+    moments = [Moments.from_dict(answers[s]["measurements"]) for s in hospitals.train]
+    findings.agreed["scales"] = {
+        **findings.agreed.get("scales", {}),
+        **scales(merge_moments(moments)),
+    }
+
+
+def prognosis(centre: Centre, findings: Findings) -> None:
+    """Train the survival network on images, measurements and covariates."""
+    study = centre.study
+    findings.prognosis = _train(
+        centre, outcome, "prognosis", prognosis_weights(study), study.prognosis.strategy
+    )
+    findings.agreed["prognosis"] = fingerprint(findings.prognosis)
+
+
+def validate(centre: Centre, findings: Findings) -> None:
+    """Judge the models on held-out patients and at hospitals that never trained."""
+    study = centre.study
+    sites = study.hospitals.validating
+    if findings.segmentation:
+        answers = centre.answers("evaluate.segment", sites, findings.agreed, findings.segmentation)
+        _collect(findings, answers)
+    if findings.prognosis:
+        # Groups are cut on the training patients' scores, before anyone looks at a validation set.
+        scores = centre.answers(
+            "query.scores", study.hospitals.train, findings.agreed, findings.prognosis
+        )
+        histograms = [Histogram.from_dict(answer["scores"]) for answer in scores.values()]
+        findings.agreed["risk_cuts"] = risk_cuts(histograms, study.validate_.risk_groups)
+        findings.agreed["calibration_cuts"] = risk_cuts(
+            histograms, study.validate_.calibration_groups
+        )
+        answers = centre.answers("evaluate.prognosis", sites, findings.agreed, findings.prognosis)
+        _collect(findings, answers)
+
+
+STAGES = {
+    "survey": survey,
+    "segment": segment,
+    "measure": measure,
+    "prognosis": prognosis,
+    "validate": validate,
+}
+
+
+def _collect(findings: Findings, answers: dict[str, dict[str, Any]]) -> None:
+    for site, document in answers.items():
+        findings.validation.setdefault(site, {}).update(document)
+
+
+def _train(
+    centre: Centre, findings: Findings, stage: str, arrays: Arrays, strategy: Strategy
+) -> Arrays:
+    study = centre.study
+    section = study.segment if stage == "segment" else study.prognosis
+    sites = study.hospitals.train
+    trained, history = run_rounds(
+        centre.grid,
+        {site: centre.nodes[site] for site in sites},
+        stage=stage,
+        study=study,
+        agreed=findings.agreed,
+        arrays=arrays,
+        strategy=build(strategy.name, strategy.options),
+        num_rounds=section.rounds,
+        checkpoints=Checkpoints(centre.run_dir / stage),
+        weight_by=strategy.weight_by,
+        max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
+        on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),
+    )
+    findings.history[stage] = history
+    (centre.run_dir / "models").mkdir(exist_ok=True)
+    save(
+        centre.run_dir / "models" / f"{stage}.safetensors",
+        trained,
+        {"study": study.name, "stage": stage, "sha256": fingerprint(trained)},
+    )
+    return trained
