@@ -4,7 +4,8 @@ from protocol.stats.agreement import QUANTITIES, AgreementSums, Quantity
 from protocol.stats.calibration import Calibration
 from protocol.stats.concordance import PairCounts
 from protocol.stats.histogram import Histogram, risk_group
-from protocol.stats.lifetable import LifeTable, SurvivalCurve, monthly_grid
+from protocol.stats.kaplan_meier import SurvivalCurve
+from protocol.stats.lifetable import LifeTable, monthly_grid
 from protocol.stats.moments import Moments
 from protocol.stats.overlap import OVERLAP_METRICS, OverlapCell, OverlapSums
 from protocol.stats.sums import Sums, merge_all

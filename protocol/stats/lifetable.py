@@ -12,34 +12,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from protocol.stats.cells import blocks, is_small
+from protocol.stats.cells import blocks, spread
+from protocol.stats.kaplan_meier import NOBODY, SurvivalCurve, kaplan_meier
 from protocol.stats.sums import FloatArray, IntArray, Sums, require
 
-__all__ = ["LifeTable", "SurvivalCurve", "monthly_grid"]
-
-Z_95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class SurvivalCurve:
-    """Kaplan-Meier of one group at the grid points.
-
-    Attributes
-    ----------
-    months : float array (K + 1,)
-        Grid, from 0.
-    survival, lower, upper : float array (K + 1,)
-        Probability in [0, 1] and its 95 % limits (Greenwood's variance on the log(-log) scale);
-        nan from where nobody is left at risk.
-    at_risk : int array (K + 1,)
-        Patients still under observation just after each grid point, all patients at 0.
-    """
-
-    months: FloatArray
-    survival: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    at_risk: IntArray
+__all__ = ["LifeTable", "monthly_grid"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +29,9 @@ class LifeTable(Sums):
         Increasing, from 0.
     names : tuple of str, length G
         Groups, e.g. low, middle, high risk.
-    events : int array (G, K)
-    censored : int array (G, K + 1)
+    events : float array (G, K)
+        Whole numbers; fractions after `suppressed`, as in ``censored``.
+    censored : float array (G, K + 1)
         The last column counts patients still observed at the grid's end, whatever befell them
         later.
     withheld : int array (G,)
@@ -64,8 +42,8 @@ class LifeTable(Sums):
 
     grid_months: tuple[float, ...]
     names: tuple[str, ...]
-    events: IntArray
-    censored: IntArray
+    events: FloatArray
+    censored: FloatArray
     withheld: IntArray
     coarse_months: float
 
@@ -80,14 +58,14 @@ class LifeTable(Sums):
             and self.withheld.shape == (groups,),
             "LifeTable: the tables do not have one row a group and one column an interval.",
         )
-        require(self.coarse_months >= 0, "LifeTable: coarse_months is never negative.")
+        counts = bool((self.events >= 0).all() and (self.censored >= 0).all())
+        require(counts and self.coarse_months >= 0, "LifeTable: a count is negative.")
 
     @classmethod
     def empty(cls, grid_months: tuple[float, ...], names: tuple[str, ...]) -> Self:
         """Return the table of no patient."""
         groups, width = len(names), len(grid_months)
-        events = np.zeros((groups, width - 1), np.int64)
-        censored = np.zeros((groups, width), np.int64)
+        events, censored = np.zeros((groups, width - 1)), np.zeros((groups, width))
         withheld = np.zeros(groups, np.int64)
         return cls(tuple(grid_months), tuple(names), events, censored, withheld, 0.0)
 
@@ -132,8 +110,8 @@ class LifeTable(Sums):
         events, censored = table.events.copy(), table.censored.copy()
         interval = np.maximum(np.searchsorted(np.asarray(grid_months), time, side="left") - 1, 0)
         counted = happened & (time <= grid_months[-1])
-        np.add.at(events, (group[counted], interval[counted]), 1)
-        np.add.at(censored, (group[~counted], interval[~counted]), 1)
+        np.add.at(events, (group[counted], interval[counted]), 1.0)
+        np.add.at(censored, (group[~counted], interval[~counted]), 1.0)
         return cls(table.grid_months, table.names, events, censored, table.withheld, 0.0)
 
     def merge(self, other: Self) -> Self:
@@ -150,32 +128,20 @@ class LifeTable(Sums):
         )
 
     @property
-    def num_patients(self) -> IntArray:
+    def num_patients(self) -> FloatArray:
         """Patients per group."""
         return np.asarray(self.events.sum(axis=1) + self.censored.sum(axis=1))
 
     @property
-    def at_risk(self) -> IntArray:
-        """Patients at risk in each interval, (G, K + 1); the last column is beyond the grid."""
+    def at_risk(self) -> FloatArray:
+        """Patients at risk per interval, (G, K + 1); the last column is beyond the grid."""
         left = self.censored.copy()
         left[:, :-1] += self.events
         return np.asarray(np.cumsum(left[:, ::-1], axis=1)[:, ::-1])
 
     def curve(self, group: int) -> SurvivalCurve:
         """Return Kaplan-Meier with Greenwood's limits for one group."""
-        at_risk, events = self.at_risk[group], self.events[group]
-        exposed = np.maximum(at_risk[:-1], 1)
-        survival = np.concatenate([[1.0], np.cumprod(1 - events / exposed)])
-        left = exposed - events
-        step = np.divide(events, exposed * left, out=np.full(len(events), np.inf), where=left > 0)
-        variance = np.concatenate([[0.0], np.cumsum(step)])
-        lower, upper = _log_log_limits(survival, variance)
-        # Once nobody is at risk the curve is not 0 but unknown, unless it reached 0 by events.
-        known = np.concatenate([[True], at_risk[:-1] > 0]) | (survival == 0)
-        survival, lower, upper = (
-            np.where(known, line, np.nan) for line in (survival, lower, upper)
-        )
-        return SurvivalCurve(np.asarray(self.grid_months), survival, lower, upper, at_risk)
+        return kaplan_meier(self.grid_months, self.events[group], self.at_risk[group])
 
     def log_rank(self) -> tuple[float, int]:
         """Return the log-rank chi-square over the groups and its degrees of freedom.
@@ -184,66 +150,55 @@ class LifeTable(Sums):
         The statistic is nan when fewer than two groups remain or no event was seen.
         """
         present = self.num_patients > 0
-        events = self.events[present].astype(np.float64)
-        at_risk = self.at_risk[present][:, :-1].astype(np.float64)
+        events, at_risk = self.events[present], self.at_risk[present][:, :-1]
         groups = len(events)
         if groups < 2 or events.sum() == 0:
             return math.nan, max(groups - 1, 0)
         deaths, exposed = events.sum(axis=0), at_risk.sum(axis=0)
-        share = at_risk / np.maximum(exposed, 1)
+        share = at_risk / np.where(exposed > NOBODY, exposed, 1.0)
         excess = (events - deaths * share).sum(axis=1)
         factor = deaths * (exposed - deaths) / np.maximum(exposed - 1, 1)
         covariance = np.diag((factor * share).sum(axis=1)) - (factor * share) @ share.T
         # The pseudo-inverse of the full matrix equals dropping one group, whichever it is.
         return float(excess @ np.linalg.pinv(covariance, hermitian=True) @ excess), groups - 1
 
-    def suppressed(self, min_cell: int) -> Self:
-        """Return a table in which every cell counts 0 or at least ``min_cell`` patients.
+    def suppressed(self, min_cell: int, *, complementary: bool = True) -> Self:
+        """Return a table from which no count of 1 .. ``min_cell`` - 1 patients can be read.
 
-        Small cells are joined with their neighbours by halving the grid (`cells.blocks`) and their
-        content is placed in the middle interval. A group whose events or censorings are small as a
-        whole is withheld; if it were the only one, the next smallest group is withheld too, since
-        the one could be had from totals. ``coarse_months`` says how far counts may have moved.
+        Small cells are joined with their neighbours by halving the grid and their content is spread
+        evenly over the joined span (`cells.spread`); ``coarse_months`` is the longest such span. A
+        group whose events or censorings are small as a whole is withheld.
+
+        Parameters
+        ----------
+        min_cell : int
+            Smallest publishable count; 1 leaves the table as it is.
+        complementary : bool
+            Withhold the next smallest group too where only one would be, since the one could be had
+            as total minus the others. False only where no exact total of these patients is sent.
         """
         if min_cell <= 1:
             return self
         totals = np.stack([self.events.sum(axis=1), self.censored.sum(axis=1)])
         hidden = np.array(((totals > 0) & (totals < min_cell)).any(axis=0))
-        present = self.num_patients > 0
-        if hidden.sum() == 1 and (present & ~hidden).any():
-            others = np.where(present & ~hidden, self.num_patients, np.iinfo(np.int64).max)
-            hidden[int(np.argmin(others))] = True
-        events = np.zeros_like(self.events)
-        censored = np.zeros_like(self.censored)
-        widest = 0.0
-        for group in np.flatnonzero(~hidden & present):
+        visible = (self.num_patients > 0) & ~hidden
+        if complementary and hidden.sum() == 1 and visible.any():
+            hidden[int(np.argmin(np.where(visible, self.num_patients, np.inf)))] = True
+        events, censored = np.zeros_like(self.events), np.zeros_like(self.censored)
+        widest = self.coarse_months
+        for group in np.flatnonzero(~hidden):
             for source, target in ((self.events, events), (self.censored, censored)):
-                widest = max(widest, self._join(source[group], target[group], min_cell))
+                counts = np.rint(source[group]).astype(np.int64)
+                target[group] = spread(counts, min_cell)
+                widest = max(widest, self._widest(counts, min_cell))
         withheld = self.withheld + hidden
-        return type(self)(
-            self.grid_months,
-            self.names,
-            events,
-            censored,
-            withheld,
-            max(widest, self.coarse_months),
-        )
+        return type(self)(self.grid_months, self.names, events, censored, withheld, widest)
 
-    def _join(self, counts: IntArray, target: IntArray, min_cell: int) -> float:
-        grid = np.asarray(self.grid_months)
-        widest = 0.0
-        for (span,) in blocks(counts, min_cell):
-            total = int(counts[span].sum())
-            if total and span.stop - span.start > 1:
-                end = min(span.stop, len(grid) - 1)
-                widest = max(widest, float(grid[end] - grid[span.start]))
-            target[(span.start + span.stop - 1) // 2] = total
-        return widest
-
-    def has_small_cell(self, min_cell: int) -> bool:
-        """Whether any cell counts 1 .. ``min_cell`` - 1 patients."""
-        cells = (*self.events.ravel(), *self.censored.ravel())
-        return any(is_small(int(count), min_cell) for count in cells)
+    def _widest(self, counts: IntArray, min_cell: int) -> float:
+        spans = [span for (span,) in blocks(counts, min_cell) if counts[span].sum()]
+        grid = (*self.grid_months, self.grid_months[-1])
+        lengths = [grid[s.stop] - grid[s.start] for s in spans if s.stop - s.start > 1]
+        return max(lengths, default=0.0)
 
 
 def monthly_grid(horizon_months: float) -> tuple[float, ...]:
@@ -251,12 +206,3 @@ def monthly_grid(horizon_months: float) -> tuple[float, ...]:
     require(0 < horizon_months <= 1200, "A horizon lies above 0 and within 1200 months.")
     whole = [float(month) for month in range(math.ceil(horizon_months))]
     return (*whole, float(horizon_months))
-
-
-def _log_log_limits(survival: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    inside = (survival > 0) & (survival < 1)
-    safe = np.where(inside, survival, 0.5)
-    log = np.log(safe)
-    half = Z_95 * np.sqrt(np.where(inside, variance, 0.0)) / np.abs(log)
-    lower, upper = safe ** np.exp(half), safe ** np.exp(-half)
-    return np.where(inside, lower, survival), np.where(inside, upper, survival)

@@ -6,7 +6,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from protocol.stats.cells import is_small
 from protocol.stats.sums import FloatArray, IntArray, Sums, require
 
 __all__ = ["Moments"]
@@ -109,10 +108,6 @@ class Moments(Sums):
             kept, self.squares / np.maximum(self.n - 1, 1) * np.maximum(n - 1, 0), 0.0
         )
         return type(self)(self.names, n, missing, np.where(kept, self.mean, 0.0), squares)
-
-    def has_small_count(self, min_cell: int) -> bool:
-        """Whether any count lies in 1 .. ``min_cell`` - 1."""
-        return any(is_small(int(count), min_cell) for count in (*self.n, *self.missing))
 
 
 def _nearest_multiple(counts: IntArray, step: int) -> IntArray:
