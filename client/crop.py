@@ -38,8 +38,8 @@ def crop_heart(
     weight = heart.sum(axis=0)
     height, width = weight.shape
     if weight.sum() > 0:
-        row = int(round((weight.sum(axis=1) @ np.arange(height)) / weight.sum()))
-        column = int(round((weight.sum(axis=0) @ np.arange(width)) / weight.sum()))
+        row = round(float(weight.sum(axis=1) @ np.arange(height)) / float(weight.sum()))
+        column = round(float(weight.sum(axis=0) @ np.arange(width)) / float(weight.sum()))
     else:
         row, column = height // 2, width // 2
     lge = np.zeros_like(patient.cine[0]) if patient.lge is None else patient.lge
@@ -51,9 +51,7 @@ def crop_heart(
     return padded[:, :, row : row + size, column : column + size].astype(np.float32), present
 
 
-def _middle_slices(
-    stack: np.ndarray, heart: np.ndarray, max_slices: int
-) -> tuple[np.ndarray, int]:
+def _middle_slices(stack: np.ndarray, heart: np.ndarray, max_slices: int) -> tuple[np.ndarray, int]:
     """Keep at most ``max_slices`` slices around the middle of the ventricle."""
     num_slices = stack.shape[1]
     if num_slices <= max_slices:

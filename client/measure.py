@@ -1,4 +1,4 @@
-"""The measure stage at the hospital: segment its own studies, keep quantities and crops on its disk.
+"""The measure stage at the hospital: segment its own studies, keep quantities and crops.
 
 Only the moments of the quantities leave, and only suppressed. Axes: N patients, Z slices base to
 apex, Y rows, X columns.

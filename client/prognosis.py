@@ -37,9 +37,9 @@ def prognosis_inputs(
     Returns
     -------
     dict
-        ``images`` float32 (N, 3, Z, Y, X); ``slice_present`` (N, Z); ``tabular`` (N, P), standardised
-        by the agreed scales, 0 where missing; ``missing`` (N, P), 1 where missing. Columns are the
-        study's measurements, then its covariates.
+        ``images`` float32 (N, 3, Z, Y, X); ``slice_present`` (N, Z); ``tabular`` (N, P),
+        standardised by the agreed scales, 0 where missing; ``missing`` (N, P), 1 where missing.
+        Columns are the study's measurements, then its covariates.
 
     Raises
     ------

@@ -27,9 +27,7 @@ SCORE_BINS = 200
 GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
 
-def predicted_risk(
-    hospital: Hospital, question: Question, patients: list[Patient]
-) -> np.ndarray:
+def predicted_risk(hospital: Hospital, question: Question, patients: list[Patient]) -> np.ndarray:
     """Return each patient's predicted probability of the event by the end of the grid, (N,)."""
     study = question.study
     model = build(study.prognosis.network.name, study.prognosis.network_options())

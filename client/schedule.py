@@ -12,8 +12,8 @@ LAST_FRACTION = 0.02
 def round_learning_rate(training: LocalTraining, round_index: int, num_rounds: int) -> float:
     """Return the peak learning rate of one round.
 
-    With ``round_decay="cosine"`` it falls from ``learning_rate`` in round 1 to 2 % of it in the last,
-    so that the average of hospitals settles instead of circling the optimum.
+    With ``round_decay="cosine"`` it falls from ``learning_rate`` in round 1 to 2 % of it in the
+    last, so that the average of hospitals settles instead of circling the optimum.
 
     Parameters
     ----------

@@ -1,11 +1,10 @@
 """What must be common to all hospitals, derived from their summed survey answers.
 
-``agreed`` travels with every later message: scales of the covariates and measurements, the time grid
-of the survival head, the hash of the segmentation weights, the cut points of risk groups.
+``agreed`` travels with every later message: scales of the covariates and measurements, the time
+grid of the survival head, the hash of the segmentation weights, the cut points of risk groups.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
 
 
 def scales(moments: Moments) -> dict[str, list[float]]:
-    """Return ``{name: [mean, sd]}`` for standardisation; a constant or unseen column gets [m, 1]."""
+    """Return ``{name: [mean, sd]}`` for standardisation; sd is 1 for a constant column."""
     mean, sd = moments.mean(), moments.sd()
     return {
         name: [

@@ -7,12 +7,12 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from protocol import audit
 from protocol.arrays import Arrays
 from protocol.config import Study
-from protocol.errors import QuorumError
-from protocol.payload import Answer, Question, Refusal
+from protocol.payload import Question
+from server.hospitals import collect
 from server.progress import Progress
-from server.rounds import ask
 
 __all__ = ["Centre"]
 
@@ -26,6 +26,10 @@ class Centre:
     study: Study
     run_dir: Path
     progress: Progress
+
+    @property
+    def audit_log(self) -> Path:
+        return self.run_dir / "audit.jsonl"
 
     def answers(
         self,
@@ -42,21 +46,18 @@ class Centre:
             If fewer than the quorum answered; the sentence carries what the others said.
         """
         nodes = {site: self.nodes[site] for site in sites}
-        question = Question(self.study, message_type, agreed, arrays).to_records()
-        documents: dict[str, dict[str, Any]] = {}
-        refusals: list[str] = []
-        replies = ask(
-            self.grid, nodes, lambda _site: question, message_type, self.study.rounds
+        topic = message_type.partition(".")[2]
+        self.progress.step(message_type, 0, len(nodes))
+        answers, refused = collect(
+            self.grid,
+            nodes,
+            Question(self.study, topic, agreed, arrays),
+            message_type,
+            deadline_s=self.study.rounds.deadline_s,
+            quorum=self.study.rounds.quorum,
         )
-        for done, (site, reply) in enumerate(replies, start=1):
-            if isinstance(reply, Refusal):
-                refusals.append(f"{site}: {reply.sentence}")
-            else:
-                documents[site] = Answer.from_records(reply, site).document
-            self.progress.step(message_type, done, len(nodes), site)
-        if len(documents) < self.study.rounds.quorum * len(nodes):
-            raise QuorumError(
-                f"{len(documents)} of {len(nodes)} hospitals answered {message_type} where the "
-                f"quorum is {self.study.rounds.quorum:.0%}; the others said: {' | '.join(refusals)}"
-            )
-        return documents
+        for site in sorted(nodes):
+            outcome = "answered" if site in answers else f"refused {refused[site].code}"
+            audit.append(self.audit_log, message_type, {"site": site, "outcome": outcome})
+        self.progress.step(message_type, len(answers), len(nodes))
+        return answers

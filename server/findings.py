@@ -8,6 +8,7 @@ from typing import Any
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
 from server.results import Results
+from server.rounds import RoundEntry
 
 __all__ = ["Findings", "to_results"]
 
@@ -34,7 +35,7 @@ class Findings:
     agreed: dict[str, Any] = field(default_factory=dict)
     segmentation: Arrays = field(default_factory=dict)
     prognosis: Arrays = field(default_factory=dict)
-    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    history: dict[str, list[RoundEntry]] = field(default_factory=dict)
     validation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -62,7 +63,9 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 "seed": study.seed,
                 "code_version": version("concors"),
                 "config_sha256": hashlib.sha256(study.model_dump_json().encode()).hexdigest(),
-                "models": {stage: fingerprint(arrays) for stage, arrays in models.items() if arrays},
+                "models": {
+                    stage: fingerprint(arrays) for stage, arrays in models.items() if arrays
+                },
                 "simulated": simulated,
                 "min_cell": max(answer["min_cell"] for answer in findings.survey.values()),
                 "horizon_months": cuts[-1] if cuts else None,
@@ -84,8 +87,10 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
     )
 
 
-def _losses(study: Study, entries: list[dict[str, Any]]) -> dict[str, list[float | None]]:
-    return {
-        site: [entry["metrics"].get(site, {}).get("loss") for entry in entries]
-        for site in study.hospitals.train
-    }
+def _losses(study: Study, entries: list[RoundEntry]) -> dict[str, list[float | None]]:
+    return {site: [_loss(entry, site) for entry in entries] for site in study.hospitals.train}
+
+
+def _loss(entry: RoundEntry, site: str) -> float | None:
+    contributed = entry["sites"].get(site)
+    return contributed["metrics"].get("loss") if contributed else None

@@ -9,8 +9,8 @@ __all__ = ["Progress"]
 class Progress:
     """Appends ``{"what", "done", "total", "note"}`` to ``progress.jsonl`` in the run's folder.
 
-    A file, because the server may run in another process than the one that draws the bars: under Ray,
-    under a SuperLink, or as one of several arms of a simulation.
+    A file, because the server may run in another process than the one that draws the bars: under
+    Ray, under a SuperLink, or as one of several arms of a simulation.
     """
 
     def __init__(self, run_dir: Path) -> None:

@@ -8,10 +8,9 @@ from protocol.stats import Histogram, LifeTable, Moments
 from server.agreement import merge_moments, risk_cuts, scales, time_grid
 from server.centre import Centre
 from server.checkpoints import Checkpoints
-from server.initial import prognosis_weights, segmentation_weights
 from server.findings import Findings
-from server.rounds import run_rounds
-from shared_models.weights import save
+from server.initial import prognosis_weights, segmentation_weights
+from server.rounds import RoundEntry, Stage, run_rounds
 from strategies import build
 
 __all__ = ["STAGES"]
@@ -34,7 +33,7 @@ def segment(centre: Centre, findings: Findings) -> None:
     """Train the segmentation network on the hospitals that have masks."""
     study = centre.study
     findings.segmentation = _train(
-        centre, outcome, "segment", segmentation_weights(study), study.segment.strategy
+        centre, findings, "segment", segmentation_weights(study), study.segment.strategy
     )
     findings.agreed["segmentation"] = fingerprint(findings.segmentation)
 
@@ -42,9 +41,7 @@ def segment(centre: Centre, findings: Findings) -> None:
 def measure(centre: Centre, findings: Findings) -> None:
     """Have every hospital measure its own studies; agree the scales of the measurements."""
     hospitals = centre.study.hospitals
-    answers = centre.answers(
-        "query.measure", hospitals.all, findings.agreed, findings.segmentation
-    )
+    answers = centre.answers("query.measure", hospitals.all, findings.agreed, findings.segmentation)
     moments = [Moments.from_dict(answers[s]["measurements"]) for s in hospitals.train]
     findings.agreed["scales"] = {
         **findings.agreed.get("scales", {}),
@@ -56,7 +53,7 @@ def prognosis(centre: Centre, findings: Findings) -> None:
     """Train the survival network on images, measurements and covariates."""
     study = centre.study
     findings.prognosis = _train(
-        centre, outcome, "prognosis", prognosis_weights(study), study.prognosis.strategy
+        centre, findings, "prognosis", prognosis_weights(study), study.prognosis.strategy
     )
     findings.agreed["prognosis"] = fingerprint(findings.prognosis)
 
@@ -97,12 +94,19 @@ def _collect(findings: Findings, answers: dict[str, dict[str, Any]]) -> None:
 
 
 def _train(
-    centre: Centre, findings: Findings, stage: str, arrays: Arrays, strategy: Strategy
+    centre: Centre, findings: Findings, stage: Stage, arrays: Arrays, strategy: Strategy
 ) -> Arrays:
     study = centre.study
     section = study.segment if stage == "segment" else study.prognosis
     sites = study.hospitals.train
-    trained, history = run_rounds(
+    history = findings.history.setdefault(stage, [])
+
+    def on_round(entry: RoundEntry) -> None:
+        history.append(entry)
+        centre.progress.step(stage, entry["round"], section.rounds)
+
+    centre.progress.step(stage, 0, section.rounds)
+    return run_rounds(
         centre.grid,
         {site: centre.nodes[site] for site in sites},
         stage=stage,
@@ -111,16 +115,9 @@ def _train(
         arrays=arrays,
         strategy=build(strategy.name, strategy.options),
         num_rounds=section.rounds,
-        checkpoints=Checkpoints(centre.run_dir / stage),
         weight_by=strategy.weight_by,
         max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
-        on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),
+        checkpoints=Checkpoints(centre.run_dir / stage),
+        on_round=on_round,
+        audit=centre.audit_log,
     )
-    findings.history[stage] = history
-    (centre.run_dir / "models").mkdir(exist_ok=True)
-    save(
-        centre.run_dir / "models" / f"{stage}.safetensors",
-        trained,
-        {"study": study.name, "stage": stage, "sha256": fingerprint(trained)},
-    )
-    return trained

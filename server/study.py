@@ -1,5 +1,6 @@
 """A study from the first question to the report."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -28,7 +29,13 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
         If too few hospitals joined, answered, or sent a valid update.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    nodes = join(grid, study.hospitals.all, study.rounds.join_s)
+    nodes = join(
+        grid,
+        study,
+        study.hospitals.all,
+        join_s=study.rounds.join_s,
+        version=version("concors"),
+    )
     centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))
     findings = Findings()
     for name in study.stages:

@@ -1,7 +1,7 @@
 """The public ACDC patients as hospitals of one diagnosis group each.
 
-The data stay where they are (their licence forbids copying them into a project); a hospital here is a
-folder with a ``site.yaml`` that points to them.
+The data stay where they are (their licence forbids copying them into a project); a hospital here is
+a folder with a ``site.yaml`` that points to them.
 """
 
 from pathlib import Path
@@ -33,7 +33,8 @@ def make_acdc_hospitals(archive: Path, out: Path, threads: int = 2) -> list[Path
     archive = archive.resolve()
     if not (archive / "patients.csv").is_file():
         raise ConfigError(
-            "The ACDC folder holds no patients.csv; set CONCORS_DATA to the folder that holds 'acdc'."
+            "The ACDC folder holds no patients.csv; set CONCORS_DATA to the folder that holds "
+            "'acdc'."
         )
     sites = []
     for group in ACDC_GROUPS:

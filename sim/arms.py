@@ -1,6 +1,7 @@
 """What federated training is compared with: pooled training, and each hospital alone.
 
-Every arm is an ordinary study over other hospitals, run by the same code, judged on the same people.
+Every arm is an ordinary study over other hospitals, run by the same code and judged on the same
+people.
 """
 
 from collections.abc import Mapping, Sequence
