@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from protocol.config import Rounds, Study
+from protocol.config import Rounds
 from protocol.errors import ConfigError, PayloadError, QuorumError
-from protocol.payload import Answer, Question, Refusal
+from protocol.payload import Answer, Refusal
 
 __all__ = ["HELLO", "WALL_CLOCK", "Clock", "ask", "join", "require_quorum"]
 
@@ -169,13 +169,13 @@ class _Joining:
     def missing(self) -> list[str]:
         return [site for site in self.wanted if site not in self.nodes]
 
-    def greet(self, hello: RecordDict, now: float, ttl_s: float) -> None:
+    def greet(self, now: float, ttl_s: float) -> None:
         """Send a hello to every node that has none under way."""
         for node_id in self.grid.get_node_ids():
             busy = node_id in self._pending or node_id in self._answered
             if busy or now < self._retry_at.get(node_id, now):
                 continue
-            message = Message(hello, node_id, HELLO, ttl=ttl_s, group_id="hello")
+            message = Message(RecordDict(), node_id, HELLO, ttl=ttl_s, group_id="hello")
             for message_id in self.grid.push_messages([message]):
                 if message_id is not None:
                     self._pending[node_id] = message_id
@@ -218,21 +218,23 @@ class _Joining:
 
 def join(
     grid: Grid,
-    study: Study,
     wanted: Sequence[str],
-    *,
     join_s: float,
+    *,
     version: str | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> dict[str, int]:
     """Wait until every wanted hospital has said who it is, but no longer than ``join_s``.
 
+    The hello carries nothing: nodes that are not part of the study get it too. Its answer is
+    ``{"site": name, "version": version of the code}``.
+
     Parameters
     ----------
-    study : Study
-        Sent with the hello, so that a hospital can refuse the study before anything else.
     wanted : sequence of str
         Names of the hospitals.
+    join_s : float
+        Longest wait, s.
     version : str, optional
         Version every hospital must run.
 
@@ -248,12 +250,11 @@ def join(
     ConfigError
         If two nodes give the same name.
     """
-    hello = Question(study, "hello").to_records()
     joining = _Joining(grid, wanted, version)
     end = clock.now() + join_s
     while True:
         now = clock.now()
-        joining.greet(hello, now, max(end - now, 1.0))
+        joining.greet(now, max(end - now, 1.0))
         joining.listen(now)
         missing = joining.missing()
         if not missing:

@@ -1,0 +1,304 @@
+"""Everything that can be said between the centre and a hospital, as five frozen classes.
+
+Each message is one JSON document (a string in Flower's ``ConfigRecord``) and, where a model
+travels, one ``ArrayRecord``. What these classes cannot express cannot leave a hospital.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from flwr.app import ArrayRecord, ConfigRecord, Error, RecordDict
+
+from protocol.arrays import Arrays
+from protocol.config import Study, parse
+from protocol.documents import check_keys, decode, encode
+from protocol.errors import ConcorsError, ConfigError, PayloadError
+from protocol.records import from_array_record, to_array_record
+
+__all__ = ["MAX_MODEL_BYTES", "Answer", "Question", "Refusal", "TrainReply", "TrainRequest"]
+
+MAX_MODEL_BYTES = 4 * 2**30
+MAX_METRICS = 256
+MAX_SENTENCE = 500
+METRIC_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+REFUSAL_CODE = re.compile(r"E[1-9][0-9]{2}")
+TRAIN_STAGES = ("segment", "prognosis")
+
+# Flower's own failures, for the operator; the text that comes with them may quote a foreign
+# exception (and so a path or a patient) and is therefore never shown.
+FLOWER_FAILURES = {
+    1: "its app could not be loaded",
+    2: "its app failed with an exception",
+    3: "the request expired or was lost before it was read",
+    4: "its reply expired or was lost",
+    5: "its node is not connected",
+    6: "a condition of its app was not met",
+    7: "its node does not accept this app",
+    8: "its app process ended without a reply",
+}
+
+
+def _pack(kind: str, document: dict[str, Any], arrays: Arrays | None) -> RecordDict:
+    text = encode(document | {"kind": kind}, f"The document of a {kind}")
+    records = RecordDict({"document": ConfigRecord({"json": text})})
+    if arrays is not None:
+        records["arrays"] = to_array_record(arrays)
+    return records
+
+
+def _unpack(
+    records: RecordDict, kind: str, keys: tuple[str, ...], where: str
+) -> tuple[dict[str, Any], ArrayRecord | None]:
+    """Return the checked document of a message and its still encoded arrays, if any."""
+    where = f"{where} ({kind})"
+    config, arrays = records.get("document"), records.get("arrays")
+    if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
+        raise PayloadError(f"{where} has no document; both ends must run the same version.")
+    if not records.keys() <= {"document", "arrays"} or set(config) != {"json"}:
+        raise PayloadError(f"{where} has unknown records; both ends must run the same version.")
+    text = config["json"]
+    if not isinstance(text, str):
+        raise PayloadError(f"{where} has no JSON text; both ends must run the same version.")
+    document = decode(text, where)
+    check_keys(document, frozenset((*keys, "kind")), where)
+    if document["kind"] != kind:
+        raise PayloadError(f"{where} is of another kind; both ends must run the same version.")
+    return document, arrays
+
+
+def _need(condition: bool, where: str, problem: str) -> None:
+    if not condition:
+        raise PayloadError(f"{where}: {problem}; both ends must run the same version.")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _study(values: Any, where: str) -> Study:
+    try:
+        return parse(Study, values, where)
+    except ConfigError as error:
+        raise PayloadError(error.sentence) from error
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Train this model on your patients for one round.
+
+    Attributes
+    ----------
+    stage : {"segment", "prognosis"}
+        Which network is trained.
+    round_index : int
+        Counted from 1.
+    agreed : dict
+        What the survey agreed (standardisation, time grid, ...), JSON values only.
+    arrays : Arrays
+        The global model; read-only views of the message when received.
+    """
+
+    study: Study
+    stage: Literal["segment", "prognosis"]
+    round_index: int
+    agreed: dict[str, Any]
+    arrays: Arrays
+
+    def to_records(self) -> RecordDict:
+        """Return the message's content; the numbers are copied once."""
+        document = {
+            "study": self.study.model_dump(mode="json", by_alias=True),
+            "stage": self.stage,
+            "round_index": self.round_index,
+            "agreed": self.agreed,
+        }
+        return _pack("train request", document, self.arrays)
+
+    @classmethod
+    def from_records(cls, records: RecordDict, max_bytes: int = MAX_MODEL_BYTES) -> Self:
+        """Read a received request.
+
+        Raises
+        ------
+        PayloadError
+            If keys, types, sizes or the study are not what this version sends.
+        """
+        where = "The centre's request"
+        keys = ("study", "stage", "round_index", "agreed")
+        document, record = _unpack(records, "train request", keys, where)
+        stage, round_index, agreed = (document[key] for key in keys[1:])
+        _need(stage in TRAIN_STAGES, where, "the stage is unknown")
+        _need(_is_count(round_index) and round_index >= 1, where, "the round is not 1 or later")
+        _need(isinstance(agreed, dict), where, "the agreed values are no object")
+        _need(record is not None, where, "the model is missing")
+        study = _study(document["study"], where)
+        arrays = from_array_record(record, where, max_bytes)
+        return cls(study, stage, round_index, agreed, arrays)
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """A hospital's model after its local training.
+
+    Attributes
+    ----------
+    num_patients, num_events : int
+        How many patients (and events among them) the training used.
+    metrics : dict
+        Finite scalars by name, e.g. ``{"loss": 0.31}``.
+    """
+
+    arrays: Arrays
+    num_patients: int
+    num_events: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def to_records(self) -> RecordDict:
+        """Return the message's content.
+
+        Raises
+        ------
+        PayloadError
+            If a metric is not finite or the arrays cannot be sent.
+        """
+        document = {
+            "num_patients": self.num_patients,
+            "num_events": self.num_events,
+            "metrics": self.metrics,
+        }
+        return _pack("train reply", document, self.arrays)
+
+    @classmethod
+    def from_records(
+        cls, records: RecordDict, where: str, max_bytes: int = MAX_MODEL_BYTES
+    ) -> Self:
+        """Read a received reply; whether its numbers are plausible is for the caller to judge.
+
+        Raises
+        ------
+        PayloadError
+            If keys, types or sizes are not what this version sends.
+        """
+        keys = ("num_patients", "num_events", "metrics")
+        document, record = _unpack(records, "train reply", keys, where)
+        num_patients, num_events, metrics = (document[key] for key in keys)
+        _need(_is_count(num_patients), where, "num_patients is not a count of 0 or more")
+        _need(_is_count(num_events), where, "num_events is not a count of 0 or more")
+        _need(isinstance(metrics, dict) and len(metrics) <= MAX_METRICS, where, "bad metrics")
+        for name, value in metrics.items():
+            good = METRIC_NAME.fullmatch(name) and type(value) in (int, float)
+            _need(bool(good), where, "a metric is not a plain name with a number")
+        _need(record is not None, where, "the model is missing")
+        arrays = from_array_record(record, where, max_bytes)
+        return cls(arrays, num_patients, num_events, {k: float(v) for k, v in metrics.items()})
+
+
+@dataclass(frozen=True)
+class Question:
+    """Tell me something that is not a model: hello, the survey, measurements, an evaluation.
+
+    Attributes
+    ----------
+    topic : str
+        What is asked, e.g. ``"survey"``.
+    arrays : Arrays or None
+        A model, where the answer needs one.
+    """
+
+    study: Study
+    topic: str
+    agreed: dict[str, Any] = field(default_factory=dict)
+    arrays: Arrays | None = None
+
+    def to_records(self) -> RecordDict:
+        """Return the message's content."""
+        document = {
+            "study": self.study.model_dump(mode="json", by_alias=True),
+            "topic": self.topic,
+            "agreed": self.agreed,
+        }
+        return _pack("question", document, self.arrays)
+
+    @classmethod
+    def from_records(cls, records: RecordDict, max_bytes: int = MAX_MODEL_BYTES) -> Self:
+        """Read a received question.
+
+        Raises
+        ------
+        PayloadError
+            If keys, types, sizes or the study are not what this version sends.
+        """
+        where = "The centre's question"
+        keys = ("study", "topic", "agreed")
+        document, record = _unpack(records, "question", keys, where)
+        topic, agreed = document["topic"], document["agreed"]
+        _need(isinstance(topic, str), where, "the topic is no text")
+        _need(isinstance(agreed, dict), where, "the agreed values are no object")
+        arrays = None if record is None else from_array_record(record, where, max_bytes)
+        return cls(_study(document["study"], where), topic, agreed, arrays)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A hospital's answer to a question: one JSON document of counts, sums and settings."""
+
+    document: dict[str, Any]
+
+    def to_records(self) -> RecordDict:
+        """Return the message's content.
+
+        Raises
+        ------
+        PayloadError
+            If the document holds a NaN or anything else JSON cannot carry.
+        """
+        return _pack("answer", {"answer": self.document}, None)
+
+    @classmethod
+    def from_records(cls, records: RecordDict, where: str) -> Self:
+        """Read a received answer.
+
+        Raises
+        ------
+        PayloadError
+            If it is not one JSON object, or brings arrays.
+        """
+        document, record = _unpack(records, "answer", ("answer",), where)
+        _need(record is None, where, "an answer brings no arrays")
+        _need(isinstance(document["answer"], dict), where, "the answer is no object")
+        return cls(document["answer"])
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a hospital did not do as asked: a code and one sentence of ours.
+
+    Attributes
+    ----------
+    code : str
+        ``"E"`` and three digits, as in `protocol.errors`.
+    """
+
+    code: str
+    sentence: str
+
+    @classmethod
+    def of(cls, error: ConcorsError) -> Self:
+        """Return the refusal that one of our own errors stands for."""
+        return cls(error.code, error.sentence)
+
+    def to_error(self) -> Error:
+        """Return it as Flower carries errors: the number of the code, and the sentence."""
+        if not REFUSAL_CODE.fullmatch(self.code):
+            raise PayloadError(f"Refusal code {self.code!r} is not E and three digits; use one.")
+        return Error(code=int(self.code[1:]), reason=self.sentence[:MAX_SENTENCE])
+
+    @classmethod
+    def from_error(cls, error: Error) -> Self:
+        """Read an error reply; text that is not ours is replaced by what its code means."""
+        if type(error.code) is int and 100 <= error.code <= 999:
+            text = "".join(c if c.isprintable() else " " for c in error.reason or "")
+            return cls(f"E{error.code}", text[:MAX_SENTENCE])
+        meaning = FLOWER_FAILURES.get(error.code, "it failed in a way Flower does not explain")
+        return cls("E502", f"The hospital did not reply because {meaning}; see its own log.")

@@ -1,0 +1,125 @@
+"""Arrays as they travel: Flower's ``ArrayRecord``, without copies and without trust.
+
+Flower carries an array as the bytes of a ``.npy`` file. Writing one costs a single copy; reading
+one costs none: the array is a read-only view of the received bytes. The header is never parsed.
+It is a function of dtype and shape, so the expected header is written and compared, and a header
+that promises 800 GB is a difference of a few bytes and not an allocation.
+"""
+
+import io
+import math
+import string
+from functools import lru_cache
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+
+from protocol.arrays import Arrays
+from protocol.errors import PayloadError
+
+__all__ = ["from_array_record", "to_array_record"]
+
+NUMPY_STYPE = "numpy.ndarray"
+DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
+MAX_ARRAYS = 10_000
+MAX_NAME = 256
+MAX_DIMENSIONS = 16
+NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-/")
+
+
+@lru_cache(maxsize=4096)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def _check_name(name: str, where: str) -> None:
+    if not 0 < len(name) <= MAX_NAME or not NAME_CHARACTERS.issuperset(name):
+        raise PayloadError(
+            f"{where}: an array's name is not 1 to {MAX_NAME} letters, digits or ._-/; "
+            "use the network's own state names."
+        )
+
+
+def to_array_record(arrays: Arrays) -> ArrayRecord:
+    """Return the arrays as Flower sends them; one copy of the numbers, made array by array.
+
+    Raises
+    ------
+    PayloadError
+        If a dtype is not one of float16/32/64, int32/64 or uint8, or a name is not sendable.
+    """
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        _check_name(name, "A model to send")
+        dtype = array.dtype.name
+        if dtype not in DTYPES:
+            raise PayloadError(
+                f"A model to send: array '{name}' is {dtype}, expected one of "
+                f"{', '.join(DTYPES)}; convert it first."
+            )
+        body = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        record[name] = Array(
+            dtype=dtype,
+            shape=tuple(array.shape),
+            stype=NUMPY_STYPE,
+            data=b"".join((_npy_header(dtype, array.shape), body)),
+        )
+    return record
+
+
+def _view(name: str, array: Array, where: str) -> np.ndarray:
+    """Return a read-only view of one received array, after every claim about it was checked."""
+    problem = None
+    shape = array.shape
+    if array.stype != NUMPY_STYPE or array.dtype not in DTYPES:
+        problem = f"is of a type other than {', '.join(DTYPES)}"
+    elif len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+        problem = "has no valid shape"
+    else:
+        count = math.prod(shape)
+        # Python integers: a claimed 10**12 x 10**12 stays a number and allocates nothing.
+        size = count * np.dtype(array.dtype).itemsize
+        header = _npy_header(array.dtype, shape) if size <= len(array.data) else b""
+        if len(array.data) != len(header) + size or not array.data.startswith(header):
+            problem = f"does not hold the bytes of {array.dtype} {shape}"
+    if problem is not None:
+        raise PayloadError(f"{where}: array '{name}' {problem}; send it with this version.")
+    return np.frombuffer(array.data, dtype=array.dtype, offset=len(header), count=count).reshape(
+        shape
+    )
+
+
+def from_array_record(record: ArrayRecord, where: str, max_bytes: int) -> Arrays:
+    """Return the received arrays as read-only views of the message's own bytes.
+
+    Parameters
+    ----------
+    where : str
+        Whose arrays these are, for the sentence.
+    max_bytes : int
+        Largest total size that is accepted, bytes.
+
+    Raises
+    ------
+    PayloadError
+        If there are too many arrays or bytes, a name or dtype is not sendable, or the bytes are
+        not exactly those of the claimed dtype and shape in C order.
+    """
+    if len(record) > MAX_ARRAYS:
+        raise PayloadError(
+            f"{where}: {len(record)} arrays are more than the {MAX_ARRAYS} allowed; "
+            "send the model's arrays only."
+        )
+    total = sum(len(array.data) for array in record.values())
+    if total > max_bytes:
+        raise PayloadError(
+            f"{where}: {total / 2**20:.1f} MiB of arrays exceed the limit of "
+            f"{max_bytes / 2**20:.1f} MiB; raise rounds.max_reply_mb if the model is that large."
+        )
+    for name in record:
+        _check_name(name, where)
+    return {name: _view(name, array, where) for name, array in record.items()}
