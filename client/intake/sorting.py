@@ -78,7 +78,8 @@ def _nature(frame: Frame) -> str:
     words = set(frame.image_type)
     if "LOCALIZER" in words or LOCALIZER.search(frame.text):
         return "localizer"
-    psir = "PSIR" in words or "psir" in frame.text
+    # Scanners name both reconstructions after the sequence; the magnitude says so.
+    psir = "PSIR" in words or ("psir" in frame.text and "mag" not in frame.text)
     if NOT_ANATOMY.search(frame.text) or (words & PHASE_TYPES and not psir):
         return "derived"
     if frame.inversion_recovery or frame.inversion_ms > 0 or psir or LATE.search(frame.text):

@@ -1,0 +1,186 @@
+"""Orientation and resampling of stacks. Axes: Z slices, Y rows, X columns; affines to LPS mm."""
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+__all__ = [
+    "apply_turn",
+    "crop_affine",
+    "resample_labels",
+    "resample_plane",
+    "resample_rows_columns",
+    "turn_upright",
+]
+
+LEFT_POSTERIOR = np.array([1.0, 1.0, 0.0]) / np.sqrt(2.0)
+INFERIOR = np.array([0.0, 0.0, -1.0])
+
+
+def turn_upright(
+    affine: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, tuple[bool, bool, bool]]:
+    """Find the quarter turn or flip after which columns run to the patient's left and rows down.
+
+    Stacks of one scanner come with rows and columns along whatever the planner chose; a network
+    should not have to learn that. The right ventricle is left of the left one afterwards. Slices must
+    run base to apex; the view is then from the apex, whichever way the scanner counted.
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4)
+        (column, row, slice, 1) to LPS mm.
+    shape : tuple of int
+        Rows, columns.
+
+    Returns
+    -------
+    affine : ndarray, shape (4, 4)
+        Of the turned stack.
+    turn : tuple of bool
+        (swap rows and columns, then flip rows, then flip columns), for `apply_turn`.
+    """
+    best: tuple[float, np.ndarray, tuple[bool, bool, bool]] | None = None
+    for swap in (False, True):
+        for flip_rows in (False, True):
+            for flip_columns in (False, True):
+                turn = (swap, flip_rows, flip_columns)
+                turned = affine @ _turn_matrix(turn, shape)
+                x, y, z = (turned[:3, i] / np.linalg.norm(turned[:3, i]) for i in range(3))
+                # Seen from the apex, x cross y points to the base, against the slice direction.
+                handed = np.cross(x, y) @ z < 0
+                score = float(x @ LEFT_POSTERIOR + y @ INFERIOR) + (10.0 if handed else 0.0)
+                if best is None or score > best[0] + 1e-9:
+                    best = (score, turned, turn)
+    if best is None:
+        raise AssertionError("eight turns were tried")
+    return best[1], best[2]
+
+
+def _turn_matrix(turn: tuple[bool, bool, bool], shape: tuple[int, int]) -> np.ndarray:
+    """Return the matrix from (column, row, slice, 1) of the turned stack to the original one."""
+    swap, flip_rows, flip_columns = turn
+    rows, cols = shape if not swap else shape[::-1]
+    flip = np.eye(4)
+    if flip_columns:
+        flip[0, 0], flip[0, 3] = -1.0, cols - 1
+    if flip_rows:
+        flip[1, 1], flip[1, 3] = -1.0, rows - 1
+    exchange = np.eye(4)[[1, 0, 2, 3]] if swap else np.eye(4)
+    return exchange @ flip
+
+
+def apply_turn(stack: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    """Turn the last two axes (Y, X) of a stack as found by `turn_upright`."""
+    swap, flip_rows, flip_columns = turn
+    if swap:
+        stack = np.swapaxes(stack, -1, -2)
+    return stack[..., :: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _weights(count: int, positions: np.ndarray, step: float) -> np.ndarray:
+    """Interpolation weights (num_positions, count): linear, widened to the step when shrinking.
+
+    The widening is what keeps a 0.7 mm image from aliasing on a 1.5 mm grid. Rows of positions
+    outside the image are zero.
+    """
+    width = max(1.0, step)
+    weights = np.clip(1.0 - np.abs(positions[:, None] - np.arange(count)) / width, 0.0, None)
+    outside = (positions < -0.5) | (positions > count - 0.5)
+    weights[outside] = 0.0
+    total = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+
+
+def _grid(centre_px: float, step_px: float, size: int) -> np.ndarray:
+    return centre_px + (np.arange(size) - (size - 1) / 2) * step_px
+
+
+def resample_rows_columns(
+    stack: np.ndarray,
+    centre_px: tuple[float, float],
+    step_px: tuple[float, float],
+    size: int,
+) -> np.ndarray:
+    """Cut a square of ``size`` pixels around a centre, at ``step_px`` source pixels a pixel.
+
+    Parameters
+    ----------
+    stack : ndarray, shape (..., Y, X)
+    centre_px, step_px : tuple of float
+        (row, column) in source pixels.
+
+    Returns
+    -------
+    ndarray
+        float32 (..., size, size); 0 outside the source.
+    """
+    rows, cols = stack.shape[-2:]
+    by_row = _weights(rows, _grid(centre_px[0], step_px[0], size), step_px[0])
+    by_col = _weights(cols, _grid(centre_px[1], step_px[1], size), step_px[1])
+    # Only the part of the source that carries weight takes part in the product.
+    y, x = _support(by_row), _support(by_col)
+    part = np.asarray(stack[..., y, x], dtype=np.float32)
+    return by_row[:, y].astype(np.float32) @ part @ by_col[:, x].T.astype(np.float32)
+
+
+def _support(weights: np.ndarray) -> slice:
+    used = np.flatnonzero(weights.any(axis=0))
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+
+
+def resample_labels(
+    labels: np.ndarray,
+    num_classes: int,
+    centre_px: tuple[float, float],
+    step_px: tuple[float, float],
+    size: int,
+) -> np.ndarray:
+    """Resample a label stack (..., Y, X) by the largest resampled membership; uint8."""
+    members = np.stack(
+        [
+            resample_rows_columns(labels == label, centre_px, step_px, size)
+            for label in range(1, num_classes)
+        ]
+    )
+    background = 1.0 - members.sum(axis=0, keepdims=True)
+    return np.concatenate([background, members]).argmax(axis=0).astype(np.uint8)
+
+
+def crop_affine(
+    affine: np.ndarray,
+    centre_px: tuple[float, float],
+    step_px: tuple[float, float],
+    size: int,
+) -> np.ndarray:
+    """Return the affine of the square that `resample_rows_columns` cuts."""
+    crop = np.eye(4)
+    crop[0, 0], crop[1, 1] = step_px[1], step_px[0]
+    crop[0, 3] = centre_px[1] - (size - 1) / 2 * step_px[1]
+    crop[1, 3] = centre_px[0] - (size - 1) / 2 * step_px[0]
+    return affine @ crop
+
+
+def resample_plane(image: np.ndarray, to_image: np.ndarray, size: int) -> np.ndarray:
+    """Sample an image (Y, X) on a square grid that may be rotated against it.
+
+    Parameters
+    ----------
+    to_image : ndarray, shape (2, 3)
+        (column, row, 1) of the grid to (row, column) of the image.
+
+    Returns
+    -------
+    ndarray
+        float32 (size, size); 0 outside the image.
+    """
+    (row_by_col, row_by_row, row_0), (col_by_col, col_by_row, col_0) = to_image
+    middle = (size - 1) / 2
+    if max(abs(row_by_col), abs(col_by_row)) * size < 0.25 and min(row_by_row, col_by_col) > 0:
+        centre = (row_0 + row_by_row * middle, col_0 + col_by_col * middle)
+        return resample_rows_columns(image, centre, (row_by_row, col_by_col), size)
+    rows, cols = np.mgrid[:size, :size]
+    coordinates = (
+        row_by_col * cols + row_by_row * rows + row_0,
+        col_by_col * cols + col_by_row * rows + col_0,
+    )
+    return map_coordinates(image, coordinates, output=np.float32, order=1, cval=0.0)

@@ -1,0 +1,191 @@
+"""Every hospital's stacks on common ground: turned, centred on the left ventricle, resampled, scaled.
+
+Nothing here looks at a mask to place or scale an image: a patient without masks, at a hospital that
+never trained, goes through exactly the same steps.
+
+Axes: T phases, Z slices base to apex, Y rows, X columns; phase 0 is ED, 1 is ES in the result.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from client.geometry import (
+    apply_turn,
+    crop_affine,
+    resample_labels,
+    resample_plane,
+    resample_rows_columns,
+    turn_upright,
+)
+from protocol.config import Preprocessing
+from protocol.errors import DataError
+from shared_models.labels import NUM_CLASSES
+
+__all__ = ["Prepared", "Stack", "find_lv_centre", "normalise", "prepare", "systole"]
+
+PRIOR_MM = 45.0
+SMOOTHING_MM = 5.0
+SYSTOLE_RADIUS_MM = 45.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Pixels and where they are: float32 (T, Z, Y, X), affine to LPS mm, (dz, dy, dx) in mm."""
+
+    pixels: np.ndarray
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a network sees of one patient; the arrays of ``client.cohort.Patient``."""
+
+    cine: np.ndarray
+    labels: np.ndarray | None
+    lge: np.ndarray | None
+    lge_present: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
+    """Find the left ventricle as what moves once a heart beat near the middle of the image.
+
+    The magnitude of the first temporal harmonic is large where blood and muscle change places once a
+    cycle, and small where pixels are noisy (noise spreads over all harmonics) or still.
+
+    Parameters
+    ----------
+    cine : ndarray, shape (T, Z, Y, X)
+        T of at least 2.
+
+    Returns
+    -------
+    tuple of float
+        (row, column), pixels.
+    """
+    num_phases, num_slices, rows, cols = cine.shape
+    middle = cine[:, num_slices // 5 : max(num_slices - num_slices // 5, num_slices // 5 + 1)]
+    turn = np.exp(-2j * np.pi * np.arange(num_phases) / num_phases)
+    flat = middle.reshape(num_phases, -1)
+    real = turn.real.astype(np.float32) @ flat
+    imaginary = turn.imag.astype(np.float32) @ flat
+    motion = np.hypot(real, imaginary).reshape(middle.shape[1:]).mean(axis=0)
+    motion = gaussian_filter(motion, (SMOOTHING_MM / spacing_mm[1], SMOOTHING_MM / spacing_mm[2]))
+    y = (np.arange(rows) - (rows - 1) / 2) * spacing_mm[1]
+    x = (np.arange(cols) - (cols - 1) / 2) * spacing_mm[2]
+    prior = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * PRIOR_MM**2))
+    score = motion * prior
+    score = np.clip(score - 0.5 * score.max(), 0.0, None)
+    total = float(score.sum())
+    if not total > 0:
+        raise DataError("the cine does not move")
+    return (
+        float((score.sum(axis=1) @ np.arange(rows)) / total),
+        float((score.sum(axis=0) @ np.arange(cols)) / total),
+    )
+
+
+def systole(
+    cine: np.ndarray, centre_px: tuple[float, float], spacing_mm: tuple[float, float, float]
+) -> int:
+    """Return the phase that differs most from phase 0 around the centre (mean absolute)."""
+    reach = [max(2, round(SYSTOLE_RADIUS_MM / step)) for step in spacing_mm[1:]]
+    box = tuple(
+        slice(max(0, round(c) - r), round(c) + r + 1) for c, r in zip(centre_px, reach, strict=True)
+    )
+    num_slices = cine.shape[1]
+    region = cine[:, num_slices // 5 : num_slices - num_slices // 5, *box]
+    return int(np.abs(region - region[0]).mean(axis=(1, 2, 3)).argmax())
+
+
+def normalise(stack: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
+    """Map two intensity percentiles of a series to 0 and 1, and clip.
+
+    Stored values of two vendors, and of two days, have no common scale. Pixels of exactly 0 take no
+    part: they are padding.
+
+    Raises
+    ------
+    DataError
+        If the series is flat.
+    """
+    seen = stack[stack != 0]
+    low, high = np.percentile(seen if seen.size else stack, percentiles)
+    if not high > low:
+        raise DataError("all pixels of the series are alike")
+    return np.clip((stack - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
+def prepare(
+    cine: Stack,
+    options: Preprocessing,
+    *,
+    labels: np.ndarray | None = None,
+    phases: tuple[int, int] | None = None,
+    lge: Stack | None = None,
+) -> Prepared:
+    """Bring one patient to the common grid.
+
+    Parameters
+    ----------
+    cine : Stack
+        The whole cine, or ED and ES only.
+    labels : ndarray, optional
+        uint8 (2, Z, Y, X) on the cine's grid, canonical labels, ED then ES.
+    phases : tuple of int, optional
+        Phase indices of ED and ES; needed with ``labels``, else found from the images.
+    lge : Stack, optional
+        One phase; sampled on the cine's grid through patient coordinates.
+
+    Raises
+    ------
+    DataError
+        If the cine does not move or is flat.
+    """
+    affine, turn = turn_upright(cine.affine, (cine.pixels.shape[2], cine.pixels.shape[3]))
+    pixels = apply_turn(cine.pixels, turn)
+    dz, dy, dx = cine.spacing_mm
+    if turn[0]:
+        dy, dx = dx, dy
+    centre = find_lv_centre(pixels, (dz, dy, dx))
+    if phases is None:
+        phases = (0, systole(pixels, centre, (dz, dy, dx)))
+    step = (options.spacing_mm / dy, options.spacing_mm / dx)
+    size = options.crop_px
+    crop = resample_rows_columns(pixels[list(phases)], centre, step, size)
+    crop_labels = None
+    if labels is not None:
+        crop_labels = resample_labels(apply_turn(labels, turn), NUM_CLASSES, centre, step, size)
+    spacing = (dz, options.spacing_mm, options.spacing_mm)
+    present = np.zeros(crop.shape[1], dtype=bool)
+    lge_crop = None
+    if lge is not None:
+        lge_crop, present = _on_cine_grid(lge, crop_affine(affine, centre, step, size), dz, crop)
+        lge_crop = normalise(lge_crop, options.percentiles) if present.any() else None
+    return Prepared(normalise(crop, options.percentiles), crop_labels, lge_crop, present, spacing)
+
+
+def _on_cine_grid(
+    lge: Stack, affine: np.ndarray, dz: float, like: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample LGE slices on the cine crop: the nearest slice within half a cine spacing, or zeros."""
+    num_slices, size = like.shape[1], like.shape[2]
+    to_lge = np.linalg.inv(lge.affine) @ affine
+    out = np.zeros((num_slices, size, size), dtype=np.float32)
+    present = np.zeros(num_slices, dtype=bool)
+    middle = (size - 1) / 2
+    for z in range(num_slices):
+        depth = float(to_lge[2] @ (middle, middle, z, 1.0))
+        nearest = round(depth)
+        inside = 0 <= nearest < lge.pixels.shape[1]
+        # A hair more than half, for two grids that are interleaved exactly.
+        if not inside or abs(depth - nearest) * lge.spacing_mm[0] > dz * 0.501:
+            continue
+        columns = to_lge[:, [0, 1, 3]].copy()
+        columns[:, 2] += to_lge[:, 2] * z
+        out[z] = resample_plane(lge.pixels[0, nearest], columns[[1, 0]], size)
+        present[z] = True
+    return out, present
