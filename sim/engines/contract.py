@@ -18,6 +18,7 @@ from pathlib import Path
 from protocol.errors import ConcorsError, ConfigError
 
 __all__ = [
+    "HOST",
     "QUIET",
     "RUN_DIR_KEY",
     "RUN_VARIABLE",
@@ -29,8 +30,10 @@ __all__ = [
     "check_inputs",
     "environment",
     "first_line",
+    "no_proxy",
 ]
 
+HOST = "127.0.0.1"
 STUDY_VARIABLE = "CONCORS_STUDY"
 RUN_VARIABLE = "CONCORS_RUN"
 SITES_VARIABLE = "CONCORS_SITES"
@@ -79,20 +82,22 @@ def check_inputs(
         the path separator in its name.
     """
     if not study_file.is_file():
-        raise ConfigError(f"there is no study file at {study_file}; give the path of a study YAML")
+        raise ConfigError(f"There is no study file at {study_file}; give the path of a study YAML.")
     if not sites:
-        raise ConfigError("no hospital directory was given; give at least one")
+        raise ConfigError("No hospital directory was given; give at least one.")
     absolute = tuple(site.resolve() for site in sites)
     for site in absolute:
         if not site.is_dir():
-            raise ConfigError(f"there is no hospital directory at {site}; make it or mend the path")
+            raise ConfigError(
+                f"There is no hospital directory at {site}; make it or mend the path."
+            )
         if os.pathsep in str(site):
             raise ConfigError(
-                f"the hospital directory {site} has {os.pathsep!r} in its path, which separates "
-                "directories in a list; rename it"
+                f"The hospital directory {site} has {os.pathsep!r} in its path, which separates "
+                "directories in a list; rename it."
             )
     if len(set(absolute)) != len(absolute):
-        raise ConfigError("a hospital directory was given twice; give each hospital once")
+        raise ConfigError("A hospital directory was given twice; give each hospital once.")
     run_dir.mkdir(parents=True, exist_ok=True)
     return study_file.resolve(), run_dir.resolve(), absolute
 
@@ -113,3 +118,10 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 def first_line(text: str) -> str:
     """Return the first line of a text that is not empty, or a placeholder."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
+
+
+def no_proxy() -> dict[str, str]:
+    """Return variables that keep a proxy out of what this machine says to itself."""
+    exempt = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    hosts = ",".join(part for part in (HOST, "localhost", exempt) if part)
+    return {"NO_PROXY": hosts, "no_proxy": hosts}

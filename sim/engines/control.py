@@ -7,6 +7,7 @@ for a study means asking often.
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,10 +29,11 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from sim.engines.contract import EngineError, first_line
+from sim.engines.contract import EngineError, environment, first_line, no_proxy
 
 __all__ = ["Control"]
 
+GOODBYE_S = 0.5
 # What Flower puts before the text of the server app's exception.
 DETAILS_PREFIX = "ServerApp failed with exception: "
 
@@ -52,12 +54,13 @@ class Control:
     def __init__(self, address: str, authority: Path, check: Callable[[], None]) -> None:
         self._address = address
         self._check = check
-        self._client = ControlHttpClient.from_server_address(
-            server_address=address,
-            insecure=False,
-            root_certificates=authority.read_bytes(),
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-        )
+        with environment(no_proxy()):
+            self._client = ControlHttpClient.from_server_address(
+                server_address=address,
+                insecure=False,
+                root_certificates=authority.read_bytes(),
+                interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +72,14 @@ class Control:
         trace: TracebackType | None,
     ) -> None:
         self._client.close()
+        if isinstance(error, httpx.HTTPError):
+            # Most likely a process has just died: give it the moment it needs, and name it.
+            time.sleep(GOODBYE_S)
+            self._check()
+            raise EngineError(
+                f"The SuperLink at {self._address} refused a request or went silent "
+                f"({type(error).__name__}: {first_line(str(error))}); look at its log."
+            ) from error
 
     def wait_until_up(self, timeout_s: float) -> None:
         """Wait until the SuperLink answers.
@@ -88,8 +99,8 @@ class Control:
 
         if not self._wait(answers, timeout_s):
             raise EngineError(
-                f"the SuperLink did not answer at {self._address} within {timeout_s:g} s; "
-                "look at its log or allow more time"
+                f"The SuperLink did not answer at {self._address} within {timeout_s:g} s; "
+                "look at its log or allow more time."
             )
 
     def register(self, public_pem: bytes, name: str) -> int:
@@ -116,12 +127,15 @@ class Control:
         if not self._wait(all_online, timeout_s):
             raise EngineError(
                 f"{online} of {count} hospitals connected within {timeout_s:g} s; "
-                "look at the logs of the others or allow more time"
+                "look at the logs of the others or allow more time."
             )
 
     def submit(self, app_dir: Path, run_config: Mapping[str, str]) -> int:
         """Submit the app in a directory with its run configuration; return the run's id."""
-        content = build_fab_from_disk(app_dir)
+        with warnings.catch_warnings():
+            # flwr 1.41 asks its pattern library for a name that the library calls deprecated.
+            warnings.filterwarnings("ignore", "GitWildMatchPattern", DeprecationWarning)
+            content = build_fab_from_disk(app_dir)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         request = StartRunRequest(
             fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(run_config))
@@ -156,13 +170,13 @@ class Control:
             self._client.StopRun(StopRunRequest(run_id=run_id))
             self._save_log(run_id, log)
             raise EngineError(
-                f"the study was not finished after {timeout_s:g} s and was stopped; "
-                "allow more time and start it again to resume it"
+                f"The study was not finished after {timeout_s:g} s and was stopped; "
+                "allow more time and start it again to resume it."
             )
         self._save_log(run_id, log)
         if status.sub_status != SubStatus.COMPLETED:
             reason = first_line(str(status.details).removeprefix(DETAILS_PREFIX))
-            raise EngineError(f"{reason} (the server's log is {log})")
+            raise EngineError(f"{reason} The server's log is {log}.")
 
     def _save_log(self, run_id: int, log: Path) -> None:
         request = StreamLogsRequest(run_id=run_id, after_timestamp=0.0)

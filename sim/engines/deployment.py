@@ -16,6 +16,7 @@ from pathlib import Path
 import tomli_w
 
 from sim.engines.contract import (
+    HOST,
     QUIET,
     RUN_DIR_KEY,
     RUN_VARIABLE,
@@ -24,14 +25,13 @@ from sim.engines.contract import (
     STUDY_KEY,
     STUDY_VARIABLE,
     check_inputs,
+    no_proxy,
 )
 from sim.engines.control import Control
 from sim.engines.credentials import Credentials, make_credentials
 from sim.engines.processes import Processes, free_ports, processes
 
 __all__ = ["run_deployment"]
-
-HOST = "127.0.0.1"
 
 
 def run_deployment(
@@ -83,8 +83,8 @@ def run_deployment(
     try:
         keys = make_credentials(keys_dir, len(sites), now=datetime.now(UTC))
         with processes(work_dir / "logs") as running:
-            first, *node_ports = free_ports(1 + len(sites))
-            address = f"{HOST}:{port or first}"
+            own_port, *node_ports = free_ports(1 + len(sites), first=port)
+            address = f"{HOST}:{own_port}"
             _start_superlink(running, work_dir, keys, address)
             with Control(address, keys.authority, running.check) as control:
                 control.wait_until_up(start_timeout_s)
@@ -134,9 +134,7 @@ def _variables(home: Path) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         # Flower starts its programs by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        # A proxy for the outside must not see, or refuse, what goes to this machine itself.
-        "NO_PROXY": f"{HOST},localhost",
-        "no_proxy": f"{HOST},localhost",
+        **no_proxy(),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -6,6 +6,7 @@ also ends them when we are killed without a chance to clean up.
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sim.engines.contract import EngineError
+from sim.engines.contract import HOST, EngineError
 
 __all__ = ["Processes", "free_ports", "processes"]
 
@@ -29,14 +30,37 @@ GUARD = (
     "os.execvp(sys.argv[2], sys.argv[2:])\n"
 )
 
+MAX_WORDS = 300
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-def free_ports(count: int) -> list[int]:
-    """Find different TCP ports that are free on the loopback address at this moment."""
+
+def free_ports(count: int, first: int = 0) -> list[int]:
+    """Find different TCP ports that are free on the loopback address at this moment.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    first : int
+        The first of them, when it is not to be chosen freely; 0 otherwise.
+
+    Raises
+    ------
+    EngineError
+        When ``first`` is in use.
+    """
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        for number, each in enumerate(sockets):
+            # As the servers do: a port whose last connection is only being wound up is free.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind((HOST, 0 if number else first))
         return [each.getsockname()[1] for each in sockets]
+    except OSError as error:
+        raise EngineError(
+            f"Port {first} on {HOST} cannot be used ({error.strerror}); "
+            "give another port, or 0 for any that is free."
+        ) from error
     finally:
         for each in sockets:
             each.close()
@@ -68,7 +92,7 @@ class Processes:
         guarded = list(command)
         if sys.platform == "linux":
             guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
-        with self.log(name).open("ab") as log:
+        with self.log(name).open("wb") as log:
             try:
                 self._running[name] = subprocess.Popen(  # noqa: S603 - our own command lines
                     guarded,
@@ -81,7 +105,7 @@ class Processes:
                 )
             except OSError as error:
                 raise EngineError(
-                    f"{name} could not be started ({error.strerror}); check the installation"
+                    f"{name} could not be started ({error.strerror}); check the installation."
                 ) from error
 
     def log(self, name: str) -> Path:
@@ -100,7 +124,8 @@ class Processes:
             code = process.poll()
             if code is not None:
                 raise EngineError(
-                    f"{name} ended by itself with code {code}; its output is in {self.log(name)}"
+                    f"{name} ended by itself with code {code} "
+                    f"({_last_words(self.log(name))}); the rest is in {self.log(name)}."
                 )
 
     def stop(self, patience_s: float = 10.0) -> None:
@@ -129,6 +154,17 @@ class Processes:
     def _wait(self, name: str, deadline: float) -> None:
         while self._running[name].poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def _last_words(log: Path) -> str:
+    """Return what a log says from its last error on, or else its last line, in one line."""
+    text = COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    # Flower ends with an address to read more at and with what it closes; neither is the reason.
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if "http" not in line and "INFO" not in line]
+    errors = [number for number, line in enumerate(lines) if "ERROR" in line]
+    words = " ".join(lines[errors[-1] if errors else -1 :]) or "without a word"
+    return words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "..."
 
 
 @contextmanager

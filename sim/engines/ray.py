@@ -5,6 +5,7 @@ detached SuperLink that outlives the study; it is still the only public call tha
 this process and stops everything it started. flwr is pinned, so the choice is ours to revisit.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -19,7 +20,6 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.supercore import telemetry
-from flwr.supercore.object_ref import load_app
 
 from protocol.errors import ConcorsError
 from sim.engines.contract import (
@@ -103,13 +103,15 @@ def run_ray(
             raise
         except Exception as error:
             raise EngineError(
-                f"the study failed under Ray with {type(error).__name__}: {first_line(str(error))}"
+                f"The study failed under Ray with {type(error).__name__}: {first_line(str(error))}"
             ) from error
         finally:
             server.stop()
             ray.shutdown()
         if not server.completed:
-            raise EngineError("the server app ended without finishing the study; see its log")
+            raise EngineError(
+                "The server app ended without finishing the study; look at its output above."
+            )
 
 
 class _StoppableGrid(Grid):
@@ -125,7 +127,7 @@ class _StoppableGrid(Grid):
 
     def _live(self) -> Grid:
         if self._stopped.is_set():
-            raise EngineError("the engine was stopped; start the study again to resume it")
+            raise EngineError("The engine was stopped; start the study again to resume it.")
         return self._grid
 
     def set_run(self, run: Any) -> None:
@@ -185,11 +187,18 @@ class _WatchedServer:
 
 
 def _load(reference: str, kind: type) -> Any:
-    app = load_app(reference, EngineError, Path.cwd())
+    """Import an app; Flower's own loader would leave the working directory on ``sys.path``."""
+    module, _, attribute = reference.partition(":")
+    try:
+        app = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise EngineError(
+            f"The app {reference} cannot be imported ({error}); install the package that holds it."
+        ) from error
     if not isinstance(app, kind):
         raise EngineError(
             f"{reference} is a {type(app).__name__}, not a {kind.__name__}; "
-            "name the module and the variable that holds the app"
+            "name the module and the variable that holds the app."
         )
     return app
 
@@ -203,13 +212,13 @@ def _fresh_ray() -> Any:
         from ray._private import ray_constants
     except ImportError as error:
         raise EngineError(
-            "Ray is not installed; install it with: pip install 'concors[ray]'"
+            "Ray is not installed; install it with: pip install 'concors[ray]'."
         ) from error
     ray_constants.ENABLE_RAY_CLUSTER = False
     if ray.is_initialized():
         raise EngineError(
             "Ray already runs in this process, and its workers would not know this study's "
-            "hospitals; call ray.shutdown() first"
+            "hospitals; call ray.shutdown() first."
         )
     return ray
 
