@@ -115,11 +115,13 @@ class AgreementSums(Sums):
     def merge(self, other: Self) -> Self:
         """Join the sums of two sets of patients; both must be of the same quantity."""
         require(self.quantity == other.quantity, "Different quantities cannot be added.")
+        if self.n == 0 or other.n == 0:  # n * mean / n is not always mean to the last bit
+            return other if self.n == 0 else self
         n = self.n + other.n
         difference = other.mean - self.mean
         products = np.array([difference[0] ** 2, difference[1] ** 2, difference[0] * difference[1]])
-        squares = self.squares + other.squares + products * (self.n * other.n / max(n, 1))
-        mean = (self.n * self.mean + other.n * other.mean) / max(n, 1)
+        squares = self.squares + other.squares + products * (self.n * other.n / n)
+        mean = (self.n * self.mean + other.n * other.mean) / n
         absolute, table = self.absolute + other.absolute, self.table + other.table
         return type(self)(self.quantity, n, absolute, mean, squares, table)
 

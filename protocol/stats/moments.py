@@ -71,7 +71,9 @@ class Moments(Sums):
         n = self.n + other.n
         total = np.maximum(n, 1)
         difference = other.mean - self.mean
+        # n * mean / n is not always mean to the last bit, so nobody must not be averaged in.
         mean = (self.n * self.mean + other.n * other.mean) / total
+        mean = np.where(other.n == 0, self.mean, np.where(self.n == 0, other.mean, mean))
         squares = self.squares + other.squares + difference**2 * self.n * other.n / total
         return type(self)(self.names, n, self.missing + other.missing, mean, squares)
 

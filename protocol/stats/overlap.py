@@ -89,7 +89,7 @@ class OverlapSums(Sums):
                     f"{name} has shape {table.shape}; expected (patients, {len(classes)} classes, "
                     f"{len(phases)} phases)."
                 )
-            columns.append(table.reshape(len(first), -1))
+            columns.append(table.reshape(len(first), len(classes) * len(phases)))
         names = _names(classes, phases)
         table = np.concatenate(columns, axis=1)
         return cls(tuple(classes), tuple(phases), Moments.of(names, table))
