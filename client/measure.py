@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 from client.cohort import Patient
 from client.crop import crop_heart
 from client.hospital import Hospital
-from client.quantities import patient_quantities
+from client.quantities import MEASUREMENTS, measure_patient
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
-from protocol.errors import DataError
+from protocol.errors import ConfigError, DataError
 from protocol.payload import Answer, Question
 from protocol.stats import Moments
 from shared_models import build
@@ -79,18 +79,25 @@ def measure(hospital: Hospital, question: Question) -> Answer:
     ------
     DataError
         If the question brings no network.
+    ConfigError
+        If the study asks for a measurement that does not exist.
     """
     study, section = question.study, question.study.prognosis
     if question.arrays is None:
         raise DataError("The measure stage came without a segmentation network; run segment first.")
+    unknown = sorted(set(section.measurements) - MEASUREMENTS.keys())
+    if unknown:
+        raise ConfigError(
+            f"The study asks for '{unknown[0]}', which is no measurement; choose from "
+            f"{', '.join(MEASUREMENTS)}."
+        )
     patients = hospital.patients
     labels = segment_patients(hospital, study, question.arrays, patients)
-    values = np.array(
-        [
-            [patient_quantities(p, found)[name] for name in section.measurements]
-            for p, found in zip(patients, labels, strict=True)
-        ]
-    ).reshape(len(patients), len(section.measurements))
+    rows = [
+        measure_patient(p, found, section.measurements)
+        for p, found in zip(patients, labels, strict=True)
+    ]
+    values = np.array(rows, dtype=np.float64).reshape(len(patients), len(section.measurements))
     crops = [crop_heart(p, found, section) for p, found in zip(patients, labels, strict=True)]
     _save(
         _path(hospital, study, fingerprint(question.arrays)),

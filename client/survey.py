@@ -54,7 +54,8 @@ def survey(hospital: Hospital, question: Question) -> Answer:
     training = has_outcome(hospital.training)
     months = np.array([p.months for p in followed])
     names = study.prognosis.covariates
-    grid = np.arange(0.0, study.prognosis.max_horizon_months + STEP_MONTHS / 2, STEP_MONTHS)
+    steps = round(study.prognosis.max_horizon_months / STEP_MONTHS)
+    grid = tuple(STEP_MONTHS * step for step in range(steps + 1))
     enough = len(followed) >= min_cell
     table = LifeTable.of(
         np.array([p.months for p in training]),

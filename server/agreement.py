@@ -4,7 +4,7 @@
 grid of the survival head, the hash of the segmentation weights, the cut points of risk groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,17 +28,16 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
 
 def scales(moments: Moments) -> dict[str, list[float]]:
     """Return ``{name: [mean, sd]}`` for standardisation; sd is 1 for a constant column."""
-    mean, sd = moments.mean(), moments.sd()
     return {
         name: [
             float(m) if np.isfinite(m) else 0.0,
             float(s) if np.isfinite(s) and s > 0 else 1.0,
         ]
-        for name, m, s in zip(moments.names, mean, sd, strict=True)
+        for name, m, s in zip(moments.names, moments.mean, moments.sd, strict=True)
     }
 
 
-def time_grid(tables: Mapping[str, LifeTable], prognosis: Prognosis) -> list[float]:
+def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
     """Return the right ends of the survival intervals, months.
 
     The grid is equidistant and ends at the last surveyed time at which the hospitals together still
@@ -49,14 +48,12 @@ def time_grid(tables: Mapping[str, LifeTable], prognosis: Prognosis) -> list[flo
     QuorumError
         If fewer than 20 patients are followed past the first surveyed time.
     """
-    total: LifeTable | None = None
-    for table in tables.values():
-        total = table if total is None else total.merge(table)
-    if total is None:
-        raise QuorumError("No training hospital answered the survey; a time grid needs one.")
+    total = tables[0]
+    for table in tables[1:]:
+        total = total.merge(table)
     at_risk = total.at_risk.sum(axis=0)
     enough = at_risk >= max(MIN_AT_RISK, MIN_AT_RISK_SHARE * at_risk[0])
-    times = np.asarray(total.grid_months)[: len(at_risk)][enough]
+    times = np.asarray(total.grid_months)[enough]
     horizon = float(times[-1]) if len(times) else 0.0
     if horizon <= 0:
         raise QuorumError(

@@ -1,0 +1,46 @@
+"""Read every hospital once, several at a time, so that the arms start from tensors."""
+
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from client.cohort import load_cohort
+from protocol.config import Preprocessing, Study
+
+__all__ = ["read_all"]
+
+
+def _read(site: Path, preprocessing: Preprocessing) -> int:
+    return len(load_cohort(site, preprocessing).patients)
+
+
+def read_all(sites: Mapping[str, Path], study: Study, processes: int, console: Console) -> None:
+    """Fill every hospital's cache for the study's preprocessing.
+
+    Raises
+    ------
+    ConcorsError
+        The first hospital's error, if one cannot be read.
+    """
+    columns = (
+        TextColumn("{task.description:<30}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with (
+        Progress(*columns, console=console) as progress,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
+        task = progress.add_task("reading hospitals", total=len(sites))
+        readings = {
+            pool.submit(_read, site, study.preprocessing): name for name, site in sites.items()
+        }
+        for reading in as_completed(readings):
+            count = reading.result()
+            progress.console.print(f"{readings[reading]}: {count} usable patients")
+            progress.advance(task)

@@ -1,0 +1,141 @@
+"""A whole consortium on one machine: hospitals, every arm, one report."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from protocol.config import Study
+from protocol.errors import ConfigError
+from server.report import write_report
+from server.results import Results, load_results, save_results
+from sim.acdc import make_acdc_hospitals
+from sim.arms import Arm, make_arms
+from sim.engines import run_deployment, run_ray
+from sim.engines.local import run_local
+from sim.examples import examples
+from sim.hospitals import make_hospitals
+from sim.intake import read_all
+from sim.oracle import oracle
+from sim.progress import Watch
+from sim.simulation import Simulation, real_data
+
+__all__ = ["ENGINES", "Engine", "run"]
+
+Engine = Literal["local", "ray", "deployment"]
+ENGINES: Mapping[Engine, Callable[..., None]] = {
+    "local": run_local,
+    "ray": run_ray,
+    "deployment": run_deployment,
+}
+
+
+def run(
+    study: Study,
+    simulation: Simulation,
+    run_dir: Path,
+    *,
+    engine: Engine = "local",
+    console: Console | None = None,
+) -> Path:
+    """Make the hospitals, run every arm and write the report.
+
+    Parameters
+    ----------
+    study, simulation : Study, Simulation
+        The two sections of the study file.
+    run_dir : Path
+        Everything is written here; an interrupted run goes on where it stopped.
+    engine : str
+        How the federated arm runs; comparators always run in-process.
+
+    Returns
+    -------
+    Path
+        The report, one self-contained HTML file.
+
+    Raises
+    ------
+    ConcorsError
+        If hospitals cannot be made or read, or an arm fails.
+    """
+    console = console or Console()
+    sites = _hospitals(study, simulation, run_dir / "hospitals", console)
+    read_all(sites, study, simulation.processes, console)
+    arms = make_arms(study, sites, run_dir, simulation.comparators)
+    _run_arms(arms, engine, simulation.processes, console)
+    results = _combined(study, simulation, arms, sites)
+    save_results(results, run_dir / "results.json")
+    report = run_dir / "report.html"
+    pictures = examples(study, sites, run_dir, simulation.examples)
+    write_report(results.model_dump(), report, examples=pictures)
+    return report
+
+
+def _hospitals(
+    study: Study, simulation: Simulation, folder: Path, console: Console
+) -> dict[str, Path]:
+    if simulation.phantom is not None:
+        make_hospitals(simulation.phantom, folder, study.seed, simulation.processes, console)
+        names = [hospital.name for hospital in simulation.phantom.hospitals]
+        sites = {name: folder / name for name in names}
+    else:
+        archive = real_data() / (simulation.acdc.folder if simulation.acdc else "acdc")
+        sites = {site.name: site for site in make_acdc_hospitals(archive, folder, threads=1)}
+    absent = sorted(set(study.hospitals.all) - set(sites))
+    if absent:
+        raise ConfigError(
+            f"The study names {absent[0]}, which the simulation does not make; it makes "
+            f"{', '.join(sites)}."
+        )
+    return {name: sites[name] for name in study.hospitals.all}
+
+
+def _run_arms(arms: list[Arm], engine: Engine, processes: int, console: Console) -> None:
+    """Run the arms, at most ``processes`` at once, each in a process of its own."""
+    with Watch({arm.name: arm.run_dir for arm in arms}, console) as watch:
+        # Spawned, not forked: torch's threads do not survive a fork.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            running: dict[Future[None], Arm] = {}
+            for arm in arms:
+                start = ENGINES[engine] if arm.name == "federated" else run_local
+                running[pool.submit(start, arm.study_file, arm.run_dir, arm.sites)] = arm
+            try:
+                while running:
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                        watch.finished(running.pop(future).name)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _combined(
+    study: Study, simulation: Simulation, arms: list[Arm], sites: Mapping[str, Path]
+) -> Results:
+    """Return the federated arm's results with the other arms and the oracle beside them."""
+    by_arm = {arm.name: load_results(arm.run_dir / "results.json") for arm in arms}
+    first = by_arm["federated"]
+    shown = set(study.hospitals.validating)
+    judged = {
+        name: {
+            "sites": {
+                site: validation
+                for site, validation in results.arms["federated"].sites.items()
+                if site in shown
+            }
+        }
+        for name, results in by_arm.items()
+    }
+    return Results.of(
+        {
+            **first.model_dump(),
+            "study": {**first.study.model_dump(), "simulated": simulation.source == "phantom"},
+            "arms": judged,
+            "oracle": oracle(study, sites) if simulation.source == "phantom" else None,
+        }
+    )
