@@ -1,7 +1,8 @@
 """Two small real apps: every client adds one to what it is sent; the server averages and writes.
 
 They read their files the way the project's own apps do. A hospital directory with a file
-``refuse`` makes its client answer with an error; ``wait`` makes it sleep.
+``refuse`` makes its client answer with an error; one with a file ``wait`` makes it sleep for the
+number of seconds that stands in it.
 """
 
 import json
@@ -37,6 +38,7 @@ def train(message: Message, context: Context) -> Message:
     if (site / "refuse").exists():
         return Message(Error(1, "E200 the hospital cannot train"), reply_to=message)
     if (site / "wait").exists():
+        (site / "waiting").touch()
         time.sleep(float((site / "wait").read_text()))
     arrays = message.content.array_records["arrays"]
     added = ArrayRecord({k: Array(v.numpy() + np.float32(1)) for k, v in arrays.items()})
@@ -58,7 +60,7 @@ def one_round(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> list[Message
         time.sleep(0.1)
     for reply in replies:
         if reply.has_error():
-            raise QuorumError(f"one hospital refused round 1 ({reply.error.reason}); ask it why")
+            raise QuorumError(f"One hospital refused round 1 ({reply.error.reason}); ask it why.")
     return replies
 
 

@@ -1,0 +1,78 @@
+"""One SuperLink and real SuperNodes: the apps' result, their failure, and nothing left behind."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sim.engines.contract import EngineError
+from sim.engines.deployment import run_deployment
+
+pytestmark = pytest.mark.slow
+APPS = {"server_app": "adding:server", "client_app": "adding:client"}
+
+
+def test_two_rounds_give_the_exact_result_and_leave_nothing(consortium, watch, loopback) -> None:
+    job = consortium(3)
+    watched = watch(os.getpid())
+    run_deployment(job.study_file, job.run_dir, job.sites, timeout_s=120, **APPS)
+    result = json.loads((job.run_dir / "result.json").read_text())
+    assert result["w"] == [2.0, 3.0, 4.0]  # 0, 1, 2, and one for each of two rounds
+    assert {who["site"] for who in result["who"]} == {site.name for site in job.sites}
+    processes = {result["pid"], *(who["pid"] for who in result["who"])}
+    assert len(processes) == 4
+    assert processes <= watched.seen.keys()
+    assert watched.addresses <= loopback
+    assert not list(job.run_dir.rglob("*.key"))
+    assert not list(job.run_dir.rglob("*.secret"))
+
+
+def test_refusal_of_one_hospital_is_reported_in_the_servers_sentence(consortium, watch) -> None:
+    job = consortium(2)
+    (job.sites[1] / "refuse").touch()
+    watch(os.getpid())
+    log = job.run_dir / "deployment" / "logs" / "study.log"
+    with pytest.raises(EngineError) as caught:
+        run_deployment(job.study_file, job.run_dir, job.sites, timeout_s=120, **APPS)
+    assert caught.value.sentence == (
+        "One hospital refused round 1 (E200 the hospital cannot train); ask it why. "
+        f"The server's log is {log}."
+    )
+    assert "QuorumError" in log.read_text()
+
+
+def test_nothing_outlives_a_launcher_that_is_killed(consortium, watch) -> None:
+    job = consortium(1)
+    (job.sites[0] / "wait").write_text("120")
+    arguments = [str(path) for path in (job.study_file, job.run_dir, *job.sites)]
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from sim.engines.deployment import run_deployment\n"
+        "study, run, *sites = map(Path, sys.argv[1:])\n"
+        "apps = {'server_app': 'adding:server', 'client_app': 'adding:client'}\n"
+        "run_deployment(study, run, sites, **apps)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    watched = watch(child.pid)
+    deadline = time.monotonic() + 60
+    while not (job.sites[0] / "waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    watched.look()
+    assert len(watched.alive()) >= 6  # SuperLink, SuperNode, two SuperExecs, the two apps
+    child.kill()
+    child.wait()
+    assert watched.wait_until_gone(20) == []
+
+
+def test_port_in_use_is_named(consortium) -> None:
+    job = consortium(1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EngineError, match=rf"^Port {port} on 127.0.0.1 cannot be used"):
+            run_deployment(job.study_file, job.run_dir, job.sites, port=port, **APPS)

@@ -1,0 +1,92 @@
+"""The Ray engine: the apps' result, their failure, and nothing left behind."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from protocol.errors import QuorumError
+
+pytest.importorskip("ray")
+
+from sim.engines.contract import EngineError
+from sim.engines.ray import run_ray
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own: unclosed sockets and log files at shutdown, and its use of newer Python's past.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+APPS = {"server_app": "adding:server", "client_app": "adding:client"}
+
+
+def test_two_rounds_give_the_exact_result_and_leave_nothing(
+    consortium, watch, loopback, caplog
+) -> None:
+    job = consortium(3)
+    watched = watch(os.getpid())
+    before = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    with caplog.at_level(logging.WARNING):
+        run_ray(job.study_file, job.run_dir, job.sites, **APPS)
+    result = json.loads((job.run_dir / "result.json").read_text())
+    assert result["w"] == [2.0, 3.0, 4.0]  # 0, 1, 2, and one for each of two rounds
+    assert {who["site"] for who in result["who"]} == {site.name for site in job.sites}
+    assert os.getpid() not in {who["pid"] for who in result["who"]}
+    assert watched.seen
+    assert watched.addresses <= loopback
+    assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
+    assert "deprecated" not in caplog.text
+
+
+def test_refusal_of_one_hospital_is_the_servers_own_error(consortium, watch) -> None:
+    job = consortium(2)
+    (job.sites[1] / "refuse").touch()
+    watch(os.getpid())
+    sentence = r"^One hospital refused round 1 \(E200 .*\); ask it why\.$"
+    with pytest.raises(QuorumError, match=sentence):
+        run_ray(job.study_file, job.run_dir, job.sites, **APPS)
+
+
+def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
+    job = consortium(2)
+    (job.sites[0] / "wait").write_text("120")
+    arguments = [str(path) for path in (job.study_file, job.run_dir, *job.sites)]
+    code = (
+        "import sys; from pathlib import Path; from sim.engines.ray import run_ray\n"
+        "study, run, *sites = map(Path, sys.argv[1:])\n"
+        "run_ray(study, run, sites, server_app='adding:server', client_app='adding:client')\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watched = watch(child.pid)
+    deadline = time.monotonic() + 60
+    while not (job.sites[0] / "waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    assert len(watched.seen) > 2
+    assert watched.wait_until_gone(20) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("nowhere.app:app", "^The app nowhere.app:app cannot be imported .*install the package"),
+        ("adding:NUM_ROUNDS", "^adding:NUM_ROUNDS is a int, not a ServerApp; name the module"),
+    ],
+)
+def test_app_that_is_none(consortium, reference: str, sentence: str) -> None:
+    job = consortium(1)
+    with pytest.raises(EngineError, match=sentence):
+        run_ray(job.study_file, job.run_dir, job.sites, server_app=reference)
