@@ -1,0 +1,76 @@
+"""``concors-server``: what the coordinator of a consortium types."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from protocol.config import Study, load_study
+from protocol.errors import ConcorsError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The coordinating centre.")
+MEGABYTE = 2**20
+
+
+@app.callback()
+def root() -> None:
+    """The coordinating centre of a consortium."""
+
+
+def _describe(study: Study) -> Table:
+    from server.initial import prognosis_weights, segmentation_weights
+
+    table = Table(title=f"Study {study.name}, seed {study.seed}", show_header=False)
+    table.add_row("train", ", ".join(study.hospitals.train))
+    table.add_row("external", ", ".join(study.hospitals.external) or "none")
+    table.add_row("stages", ", ".join(study.stages))
+    weights = {"segment": segmentation_weights, "prognosis": prognosis_weights}
+    sections = {"segment": study.segment, "prognosis": study.prognosis}
+    for stage, section in sections.items():
+        if stage not in study.stages:
+            continue
+        megabytes = sum(array.nbytes for array in weights[stage](study).values()) / MEGABYTE
+        table.add_row(
+            stage,
+            f"{section.network.name}, {section.rounds} rounds of {section.training.epochs} "
+            f"epochs, {section.strategy.name} by {section.strategy.weight_by}; "
+            f"{megabytes:.1f} MB down and up per hospital and round",
+        )
+    rounds = study.rounds
+    table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
+    table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
+    return table
+
+
+@app.command()
+def check(
+    study_file: Annotated[Path, typer.Argument(help="The study's YAML file.")],
+) -> None:
+    """Check a study file and say what it will do and send."""
+    Console().print(_describe(load_study(study_file)))
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+) -> None:
+    """Write the report of a run again from its results."""
+    from server.report import write_report
+    from server.results import load_results
+
+    path = run_dir / "report.html"
+    write_report(load_results(run_dir / "results.json").model_dump(), path)
+    Console().print(f"report: {path}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence and exit code 1."""
+    try:
+        app()
+    except ConcorsError as error:
+        Console(stderr=True).print(f"[bold red]{error.code}[/] {error.sentence}", soft_wrap=True)
+        raise SystemExit(1) from error
