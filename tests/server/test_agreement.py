@@ -1,0 +1,59 @@
+"""What the centre derives from summed survey answers."""
+
+import numpy as np
+import pytest
+
+from protocol.config import Prognosis
+from protocol.errors import QuorumError
+from protocol.stats import Histogram, LifeTable, Moments
+from server.agreement import merge_moments, risk_cuts, scales, time_grid
+
+GRID = tuple(6.0 * step for step in range(11))
+
+
+def table(months: np.ndarray, event: np.ndarray) -> LifeTable:
+    return LifeTable.of(
+        months, event, np.zeros(len(months), int), grid_months=GRID, names=("all",)
+    )
+
+
+def test_scales_of_the_parts_are_those_of_the_whole() -> None:
+    values = np.random.default_rng(0).normal([60, 2], [10, 0.5], size=(50, 2))
+    values[3, 1] = np.nan
+    names = ("age", "nyha")
+    parts = [Moments.of(names, values[:20]), Moments.of(names, values[20:])]
+    agreed = scales(merge_moments(parts))
+    for column, name in enumerate(names):
+        assert agreed[name] == pytest.approx(
+            [np.nanmean(values[:, column]), np.nanstd(values[:, column], ddof=1)], rel=1e-12
+        )
+
+
+def test_a_constant_or_unseen_covariate_is_not_divided_by_zero() -> None:
+    values = np.array([[1.0, np.nan], [1.0, np.nan]])
+    agreed = scales(Moments.of(("sex", "bmi"), values))
+    assert agreed == {"sex": [1.0, 1.0], "bmi": [0.0, 1.0]}
+
+
+def test_the_grid_ends_where_too_few_are_followed() -> None:
+    rng = np.random.default_rng(1)
+    months = np.concatenate([rng.uniform(0, 36, 150), np.full(30, 47.0)])
+    event = rng.integers(0, 2, len(months))
+    tables = [table(months[:90], event[:90]), table(months[90:], event[90:])]
+    cuts = time_grid(tables, Prognosis(num_intervals=6, max_horizon_months=60))
+    # 30 of 180 patients (17 %) are still at risk at 42 months, none at 48.
+    assert cuts == [7.0, 14.0, 21.0, 28.0, 35.0, 42.0]
+
+
+def test_too_few_patients_are_said_to_be_too_few() -> None:
+    months = np.full(12, 30.0)
+    with pytest.raises(QuorumError, match="follow 12 patients with a known outcome; prognosis"):
+        time_grid([table(months, np.ones(12))], Prognosis())
+
+
+def test_risk_groups_are_of_equal_size_over_all_hospitals() -> None:
+    scores = np.random.default_rng(2).random(900)
+    parts = [Histogram.of(s, lo=0.0, hi=1.0, num_bins=200) for s in np.split(scores, [100, 350])]
+    cuts = risk_cuts(parts, 3)
+    counts = np.bincount(np.searchsorted(cuts, scores))
+    assert np.abs(counts - 300).max() <= 6
