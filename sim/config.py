@@ -118,10 +118,10 @@ class OutcomeConfig(Section):
         Truncation of the oracle concordance, months.
     """
 
-    annual_event_rate: float = Field(0.16, gt=0, le=5)
+    annual_event_rate: float = Field(0.20, gt=0, le=5)
     shape: float = Field(1.0, ge=0.5, le=2)
-    eta_image_sd: float = Field(1.08, ge=0)
-    eta_covariate_sd: float = Field(0.80, ge=0)
+    eta_image_sd: float = Field(1.0, ge=0)
+    eta_covariate_sd: float = Field(0.75, ge=0)
     frailty_log_sd: float = Field(0.20, ge=0)
     follow_up_years: tuple[float, float] = (1.0, 8.0)
     competing_rate: float = Field(0.01, ge=0)

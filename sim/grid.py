@@ -17,6 +17,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from protocol.errors import ConfigError
+from sim.allocator import keep_freed_memory
 
 __all__ = ["LocalGrid"]
 
@@ -84,6 +85,7 @@ class LocalGrid(Grid):
         self._running: dict[str, Future[Message]] = {}
         self._num_pushed = 0
         self._run = Run.create_empty(RUN_ID)
+        keep_freed_memory()
         # Flower refuses to build a Message outside a task; in deployment its launcher sets these.
         TaskIdentity.task_id = 1
         TaskIdentity.run_id = RUN_ID

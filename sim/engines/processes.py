@@ -1,8 +1,8 @@
 """Real processes that cannot outlive the study: start, watch, stop.
 
 Every process leads its own session, so that one signal reaches it and whatever it started, and so
-that Ctrl-C in a terminal reaches only us, who then stop the rest in order. On Linux the kernel
-also ends them when we are killed without a chance to clean up.
+that Ctrl-C in a terminal reaches only us, who then stop the rest in order. If we are killed without
+a chance to clean up, an undertaker does it: a tiny process that knows every session.
 """
 
 import os
@@ -13,23 +13,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sim.engines.contract import HOST, EngineError
 
 __all__ = ["Processes", "free_ports", "processes"]
 
-# A process inherits this wish over exec: "when my parent dies, send me SIGTERM" (prctl 1,
-# PR_SET_PDEATHSIG). It is set in the child by a tiny first program and not by preexec_fn, which
-# is unsafe as soon as the parent has threads.
-GUARD = (
-    "import ctypes, os, sys\n"
-    "ctypes.CDLL(None).prctl(1, 15)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(143)\n"
-    "os.execvp(sys.argv[2], sys.argv[2:])\n"
-)
-
+# Reads which sessions begin (+) and end (-) until our end of the pipe closes, then ends the rest.
+# The kernel's own "tell me when my parent dies" is no match for it: it reaches only direct
+# children, and Flower's client app, told politely that its SuperNode is gone, waits for it.
+UNDERTAKER = """
+import os, signal, sys
+sessions = set()
+for line in sys.stdin:
+    (sessions.add if line[0] == "+" else sessions.discard)(int(line[1:]))
+for session in sessions:
+    try:
+        os.killpg(session, signal.SIGKILL)
+    except OSError:
+        pass
+"""
 MAX_WORDS = 300
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -78,6 +82,13 @@ class Processes:
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._undertaker = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", UNDERTAKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def start(
         self, name: str, command: Sequence[str], *, variables: Mapping[str, str], cwd: Path
@@ -89,13 +100,10 @@ class Processes:
         EngineError
             When the program cannot be started.
         """
-        guarded = list(command)
-        if sys.platform == "linux":
-            guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
         with self.log(name).open("wb") as log:
             try:
                 self._running[name] = subprocess.Popen(  # noqa: S603 - our own command lines
-                    guarded,
+                    list(command),
                     env=dict(variables),
                     cwd=cwd,
                     stdin=subprocess.DEVNULL,
@@ -107,6 +115,7 @@ class Processes:
                 raise EngineError(
                     f"{name} could not be started ({error.strerror}); check the installation."
                 ) from error
+        self._tell(f"+{self._running[name].pid}")
 
     def log(self, name: str) -> Path:
         """Return the file that collects the output of a process."""
@@ -142,7 +151,24 @@ class Processes:
                 self._wait(name, deadline)
                 # Also when it ended in good order: its children may be deaf to SIGTERM.
                 self._signal(name, signal.SIGKILL)
-                self._running.pop(name).wait()
+                process = self._running.pop(name)
+                process.wait()
+                self._tell(f"-{process.pid}")
+
+    def close(self) -> None:
+        """End every process, then the undertaker, who has nothing left to do."""
+        try:
+            self.stop()
+        finally:
+            self._undertaker.communicate()
+
+    def _tell(self, line: str) -> None:
+        pipe = self._undertaker.stdin
+        # It is only an insurance: if somebody ended it, the study goes on without.
+        with suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.write(f"{line}\n".encode())
+                pipe.flush()
 
     def _signal(self, name: str, number: int) -> None:
         try:
@@ -175,4 +201,4 @@ def processes(log_dir: Path) -> Iterator[Processes]:
     try:
         yield running
     finally:
-        running.stop()
+        running.close()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.phantom.planes import PlaneStack
+
 __all__ = ["Organ", "draw_torso", "paint_torso"]
 
 Image = NDArray[np.float32]
@@ -38,9 +40,9 @@ def draw_torso(rng: np.random.Generator, bmi: float) -> tuple[Organ, ...]:
         Organ("muscle", (0, 0, 0), (x, y, tube)),
         Organ("fat", at(0, 5, 0, 40), (55, 70, 130)),
         Organ("lung", at(1, -82, 12, 45), (56 * size, 74 * size, 130)),
-        Organ("lung", at(2, 88, 22, 45), (52 * size, 68 * size, 130)),
+        Organ("lung", at(2, 88, 0, 40), (58 * size, 92 * size, 135)),
         Organ("liver", at(3, -55, -5, -100), (92 * size, 80 * size, 62)),
-        Organ("muscle", at(4, 72, -5, -112), (66 * size, 70 * size, 58)),
+        Organ("muscle", at(4, 72, 5, -122), (66 * size, 74 * size, 60)),
         Organ("bone", (0, 70 * size, 0), (19, 17, tube)),
         Organ("blood", (27 * size, 56 * size, 0), (11, 11, tube)),
         Organ("blood", at(5, -12, -22, 75), (17, 17, 55)),
@@ -61,12 +63,19 @@ def _occupancy(organ: Organ, points: Sequence[Image]) -> Image:
 
 
 def paint_torso(
-    organs: Sequence[Organ], points: Sequence[Image], signals: Sequence[Mapping[str, float]]
+    organs: Sequence[Organ],
+    stack: PlaneStack,
+    shift_mm: NDArray[np.float64],
+    signals: Sequence[Mapping[str, float]],
 ) -> list[Image]:
-    """Return one image stack per signal table, each of the points' shape."""
-    images = [np.zeros_like(points[0]) for _ in signals]
-    for organ in organs:
-        share = _occupancy(organ, points)
-        for image, signal in zip(images, signals, strict=True):
-            image += share * (np.float32(signal[organ.tissue]) - image)
+    """Return one (Z, Y, X) stack per signal table; ``shift_mm`` is each slice's, (Z, 2)."""
+    size = stack.size_px
+    images = [np.zeros((len(stack.origin_mm), size, size), np.float32) for _ in signals]
+    # Slice by slice: one image stays in the processor's cache, a stack does not.
+    for z in range(len(stack.origin_mm)):
+        points = stack.points(z, shift_mm[z])
+        for organ in organs:
+            share = _occupancy(organ, points)
+            for image, signal in zip(images, signals, strict=True):
+                image[z] += share * (np.float32(signal[organ.tissue]) - image[z])
     return images

@@ -62,21 +62,20 @@ class PlaneStack:
     thickness_mm: float
     step_mm: float
 
-    def points(self, shift_mm: Vector) -> tuple[NDArray[np.float32], ...]:
-        """Return x, y, z of all pixels, each (Z, Y, X), when the patient is shifted by (Z, 2).
+    def points(self, z: int, shift_mm: Vector) -> tuple[NDArray[np.float32], ...]:
+        """Return x, y, z of image ``z``'s pixels, each (Y, X), when the patient is shifted by (2,).
 
         The shift is along (columns, rows); a pixel then shows the tissue that was there before.
         """
         index = np.arange(self.size_px) * self.spacing_mm
-        across = index[None, None, :] - shift_mm[:, 0, None, None]
-        down = index[None, :, None] - shift_mm[:, 1, None, None]
-        x, y, z = (
-            (
-                (self.origin_mm[:, k, None, None] + down * self.rows[k]) + across * self.columns[k]
-            ).astype(np.float32)
+        across, down = index[None, :] - shift_mm[0], index[:, None] - shift_mm[1]
+        x, y, z_lps = (
+            ((self.origin_mm[z, k] + down * self.rows[k]) + across * self.columns[k]).astype(
+                np.float32
+            )
             for k in range(3)
         )
-        return x, y, z
+        return x, y, z_lps
 
     def pixel(self, point_mm: Vector) -> Vector:
         """Return (Z, 2) column and row coordinates of a patient point projected on each image."""

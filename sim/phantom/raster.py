@@ -4,7 +4,7 @@ Axes: T frames, Z slices, K sub-levels within a slice's thickness, A angles, P p
 around the heart, Y rows, X columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,8 +80,50 @@ def sample_surfaces(
     return Surfaces(endo, epi, rv, rv_epi, sigma.astype(np.float32))
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A star-shaped region with a soft edge at one slice.
+
+    Attributes
+    ----------
+    offset : ndarray
+        (T, A); a pixel at distance d lies in the region to ``clip(offset - slope d, 0, ceiling)``.
+    slope, ceiling : ndarray
+        (T, 1): inverse edge width, 1/mm, and the share of the slice's thickness that it reaches.
+    """
+
+    offset: Image
+    slope: Image
+    ceiling: Image
+
+    def share(self, index: NDArray[np.intp], distance: Image) -> Image:
+        """Return occupancies, (T, P), of pixels in polar coordinates."""
+        share = np.take(self.offset, index, axis=1)
+        share -= self.slope * distance
+        np.minimum(share, self.ceiling, out=share)
+        return np.maximum(share, 0, out=share)
+
+
+def _layer(radius: Image, like: Image, edge_mm: float, margin_mm: float = 0.0) -> Layer:
+    """Average a surface (T, K, A) over the slice's thickness.
+
+    A wall that slants through the slice is a ramp as wide as its radius varies; all surfaces outside
+    the epicardium take the epicardium's width (``like``), so that where they coincide they cancel.
+    """
+    open_levels = like.max(axis=2) > 0
+    count = np.maximum(open_levels.sum(axis=1), 1)[:, None].astype(np.float32)
+    mean = radius.sum(axis=1) / count
+    size = like.mean(axis=2)
+    largest = size.max(axis=1)
+    smallest = np.where(open_levels, size, np.inf).min(axis=1)
+    spread = (largest - np.minimum(smallest, largest))[:, None]
+    slope = (1 / (edge_mm + spread)).astype(np.float32)
+    ceiling = open_levels.mean(axis=1, dtype=np.float32)[:, None]
+    return Layer((mean + np.float32(margin_mm)) * slope + np.float32(0.5), slope, ceiling)
+
+
 def _share(radius: Image, distance: Image, edge_mm: float) -> Image:
-    """Occupancy of a star-shaped region, soft over ``edge_mm``, in [0, 1]; empty at radius 0."""
+    """Occupancy of a disc or half-line, soft over ``edge_mm``, in [0, 1]; empty at radius 0."""
     share = (radius - distance) * np.float32(1 / edge_mm)
     share += np.float32(0.5)
     # Without this a region of radius 0 would still cover half of the pixel on the axis.
@@ -89,42 +131,36 @@ def _share(radius: Image, distance: Image, edge_mm: float) -> Image:
     return np.clip(share, 0, 1, out=share)
 
 
-def _blend(canvas: Image, share: Image, signal: Image | np.float32) -> None:
+def _blend(canvas: Image, share: Image, signal: np.float32) -> None:
     canvas += share * (signal - canvas)
 
 
-def _papillary_share(
-    endo: Image, sigma: Image, twist: NDArray[np.float64], xy: tuple[Image, Image], edge_mm: float
-) -> Image:
-    """Occupancy of the two muscles at one slice's mid-level, (T, P); ``endo`` (T, A)."""
-    size = np.sin(np.pi * np.clip((sigma - 0.2) / 0.6, 0, 1)).astype(np.float32)
-    share = np.zeros((len(sigma), xy[0].size), np.float32)
-    if not size.any():
-        return share
-    for angle, radius_mm in PAPILLARY:
-        theta = angle + twist * sigma
-        index = np.round(theta * NUM_ANGLES / (2 * np.pi)).astype(np.intp) % NUM_ANGLES
-        rim = endo[np.arange(len(sigma)), index]
-        radius = np.minimum(radius_mm * size, 0.3 * rim)
-        reach = 0.66 * rim
-        across = xy[0] + (reach * np.sin(theta)).astype(np.float32)[:, None]
-        down = xy[1] + (reach * np.cos(theta)).astype(np.float32)[:, None]
-        distance = np.sqrt(across * across + down * down)
-        share = np.maximum(share, _share(radius[:, None], distance, edge_mm))
-    return share
+@dataclass(frozen=True)
+class Box:
+    """The pixels of one slice that the heart can reach, flattened to P, in polar coordinates."""
+
+    rows: slice
+    columns: slice
+    across: Image
+    down: Image
+    distance: Image
+    theta: Image
+    index: NDArray[np.intp]
 
 
-def _muscle_signal(
-    signals: Mapping[str, float], scar: Scar, inner: Image, outer: Image, polar: tuple, sigma: float
-) -> Image | np.float32:
-    """Signal of the LV wall, healthy or with scar mixed in; radii (T, P)."""
-    healthy = np.float32(signals["myocardium"])
-    if not scar:
-        return healthy
-    distance, theta = polar
-    depth = (distance - inner) / np.maximum(outer - inner, 0.5)
-    intensity = scar_intensity(scar, theta, np.float32(sigma), np.clip(depth, 0, 1))
-    return healthy + (np.float32(signals["scar"]) - healthy) * intensity.astype(np.float32)
+def _box(centre_px: NDArray[np.float64], reach_mm: float, free_mm: float, stack: PlaneStack) -> Box:
+    """Return the box around the LV axis; the RV is on its left, so it is narrower on the right."""
+    reach, free = reach_mm / stack.spacing_mm, free_mm / stack.spacing_mm
+    ends = [centre_px[0] - reach, centre_px[0] + free, centre_px[1] - reach, centre_px[1] + reach]
+    left, right, top, bottom = (int(np.clip(round(end), 0, stack.size_px)) for end in ends)
+    rows, columns = slice(top, bottom + 1), slice(left, right + 1)
+    x = (np.arange(stack.size_px)[columns] - centre_px[0]) * stack.spacing_mm
+    y = (np.arange(stack.size_px)[rows] - centre_px[1]) * stack.spacing_mm
+    across = np.tile(x.astype(np.float32), len(y))
+    down = np.repeat(y.astype(np.float32), len(x))
+    theta = np.arctan2(-across, -down)
+    index = np.round(theta * np.float32(NUM_ANGLES / (2 * np.pi))).astype(np.intp) % NUM_ANGLES
+    return Box(rows, columns, across, down, np.hypot(across, down), theta, index)
 
 
 def paint_short_axis(
@@ -136,84 +172,121 @@ def paint_short_axis(
     signals: Mapping[str, float],
     *,
     scar: Scar = (),
+    label_frames: Sequence[int] = (),
     sublevels: int,
     edge_mm: float,
 ) -> NDArray[np.uint8]:
-    """Paint the heart into ``canvas`` (T, Z, Y, X), and return its labels, (T, Z, Y, X).
+    """Paint the heart into ``canvas`` (T, Z, Y, X); return labels of some frames, (F, Z, Y, X).
 
     A voxel's label is the region that holds most of it; slices whose middle lies above the mitral
     plane at that frame have none. ``signals`` are relative to blood and may be negative.
     """
     level = (stack.origin_mm - pose.base) @ pose.axis
     inside = (np.arange(sublevels) + 0.5) / sublevels - 0.5
-    depth = level[:, None] + stack.thickness_mm * inside[None, :]
-    surfaces = sample_surfaces(beat, depth)
-    middle = sublevels // 2
+    surfaces = sample_surfaces(beat, level[:, None] + stack.thickness_mm * inside[None, :])
     centre = stack.pixel(pose.base) + shift_mm / stack.spacing_mm
-    reach = float(surfaces.rv_epi.max()) + FAT_MM + 2 * edge_mm
-    labels = np.full(canvas.shape, BACKGROUND, np.uint8)
+    margin = FAT_MM + 2 * edge_mm
+    labels = np.full((len(label_frames), *canvas.shape[1:]), BACKGROUND, np.uint8)
     for z in range(len(level)):
-        low = np.clip(np.floor(centre[z] - reach / stack.spacing_mm).astype(int), 0, None)
-        high = np.ceil(centre[z] + reach / stack.spacing_mm).astype(int) + 1
-        # To the right of the septum there is no RV: the box ends with the free wall.
-        free_mm = float(surfaces.epi[:, z].max()) + FAT_MM + 2 * edge_mm
-        high[0] = int(np.ceil(centre[z, 0] + free_mm / stack.spacing_mm)) + 1
-        rows, columns = slice(low[1], high[1]), slice(low[0], high[0])
-        box = canvas[:, z, rows, columns]
-        y, x = np.meshgrid(
-            ((np.arange(box.shape[1]) + low[1] - centre[z, 1]) * stack.spacing_mm),
-            ((np.arange(box.shape[2]) + low[0] - centre[z, 0]) * stack.spacing_mm),
-            indexing="ij",
+        if not surfaces.epi[:, z].any():
+            continue
+        reach = float(surfaces.rv_epi[:, z].max()) + margin
+        box = _box(centre[z], reach, float(surfaces.epi[:, z].max()) + margin, stack)
+        view = canvas[:, z, box.rows, box.columns]
+        flat = view.reshape(len(view), -1)
+        shares = _paint_slice(
+            flat, surfaces, z, beat.twist_rad, box, signals, scar, edge_mm
         )
-        xy = (x.astype(np.float32).ravel(), y.astype(np.float32).ravel())
-        flat = box.reshape(len(box), -1)
-        flat_labels = _paint_slice(
-            flat, surfaces, z, middle, beat.twist_rad, xy, signals, scar, edge_mm
-        )
-        box[...] = flat.reshape(box.shape)
-        labels[:, z, rows, columns] = flat_labels.reshape(box.shape)
+        view[...] = flat.reshape(view.shape)
+        for row, frame in enumerate(label_frames):
+            if surfaces.sigma[frame, z, sublevels // 2] >= 0:
+                flat_labels = _label(*(share[frame] for share in shares))
+                labels[row, z, box.rows, box.columns] = flat_labels.reshape(view.shape[1:])
     return labels
+
+
+def _label(in_lv: Image, in_epi: Image, in_rv: Image) -> NDArray[np.uint8]:
+    outside = np.where(in_rv >= 0.5, RV, BACKGROUND)
+    return np.where(in_lv >= 0.5, LV, np.where(in_epi >= 0.5, MYO, outside)).astype(np.uint8)
 
 
 def _paint_slice(
     flat: Image,
     surfaces: Surfaces,
     z: int,
-    middle: int,
     twist: NDArray[np.float64],
-    xy: tuple[Image, Image],
+    box: Box,
     signals: Mapping[str, float],
     scar: Scar,
     edge_mm: float,
-) -> NDArray[np.uint8]:
-    distance = np.sqrt(np.square(xy[0]) + np.square(xy[1]))
-    theta = np.arctan2(-xy[0], -xy[1])
-    index = np.round(theta * np.float32(NUM_ANGLES / (2 * np.pi))).astype(np.intp) % NUM_ANGLES
-    sigma = surfaces.sigma[:, z, middle]
-    radii = [
-        np.take(table[:, z], index, axis=-1)
-        for table in (surfaces.endo, surfaces.epi, surfaces.rv, surfaces.rv_epi)
-    ]
-    inner, outer = radii[0][:, middle].copy(), radii[1][:, middle].copy()
-    fat_radius = radii[3][:, middle] + FAT_MM * (radii[3][:, middle] > 0)
-    fat = _share(fat_radius, distance, 2 * edge_mm)
-    in_lv, in_epi, in_rv, in_rv_epi = (
-        _share(radius, distance, edge_mm).mean(axis=1) for radius in radii
+) -> tuple[Image, Image, Image]:
+    """Paint one slice, (T, P) in place; return the shares of LV, epicardium and RV.
+
+    The surfaces are nested, so the tissues' shares are differences of occupancies, and each surface
+    adds its occupancy times the step of signal across it.
+    """
+    endo, epi, rv, rv_epi = (
+        table[:, z] for table in (surfaces.endo, surfaces.epi, surfaces.rv, surfaces.rv_epi)
     )
-    blood = np.float32(signals["blood"])
-    _blend(flat, fat, np.float32(signals["fat"]))
-    _blend(flat, in_rv_epi, np.float32(signals["myocardium"]))
-    _blend(flat, in_rv, blood * np.float32(0.96))
-    wall = _muscle_signal(signals, scar, inner, outer, (distance, theta), float(sigma[0]))
-    _blend(flat, in_epi, wall)
-    _blend(flat, in_lv, blood)
-    muscles = _papillary_share(surfaces.endo[:, z, middle], sigma, twist, xy, edge_mm)
-    _blend(flat, muscles, np.float32(signals["myocardium"]))
-    labels = np.where(
-        in_lv >= 0.5, LV, np.where(in_epi >= 0.5, MYO, np.where(in_rv >= 0.5, RV, BACKGROUND))
-    ).astype(np.uint8)
-    labels[sigma < 0] = BACKGROUND
-    return labels
+    middle = endo.shape[1] // 2
+    sigma = surfaces.sigma[:, z, middle]
+    layers = (
+        _layer(rv_epi, epi, edge_mm, FAT_MM),
+        _layer(rv_epi, epi, edge_mm),
+        _layer(rv, epi, edge_mm),
+        _layer(epi, epi, edge_mm),
+        _layer(endo, endo, edge_mm),
+    )
+    fat, in_rv_epi, in_rv, in_epi, in_lv = (
+        layer.share(box.index, box.distance) for layer in layers
+    )
+    muscle, blood = np.float32(signals["myocardium"]), np.float32(signals["blood"])
+    rv_blood = blood * np.float32(0.96)
+    wall = _wall_signal(signals, scar, endo[:, middle], epi[:, middle], box, float(sigma[0]))
+    flat += fat * (np.float32(signals["fat"]) - flat)
+    flat += in_rv_epi * (muscle - np.float32(signals["fat"]))
+    flat += in_rv * (rv_blood - muscle)
+    flat += in_epi * (wall - rv_blood)
+    flat += in_lv * (blood - wall)
+    papillary = _papillary_share(endo[:, middle], sigma, twist, box, edge_mm)
+    if papillary is not None:
+        flat += papillary * (muscle - flat)
+    return in_lv, in_epi, in_rv
+
+
+def _wall_signal(
+    signals: Mapping[str, float], scar: Scar, endo: Image, epi: Image, box: Box, sigma: float
+) -> Image | np.float32:
+    """Signal of the LV wall, healthy or with scar mixed in; radii (T, A)."""
+    healthy = np.float32(signals["myocardium"])
+    if not scar:
+        return healthy
+    inner, outer = np.take(endo, box.index, axis=1), np.take(epi, box.index, axis=1)
+    depth = np.clip((box.distance - inner) / np.maximum(outer - inner, 0.5), 0, 1)
+    intensity = scar_intensity(scar, box.theta, np.float32(sigma), depth).astype(np.float32)
+    return healthy + (np.float32(signals["scar"]) - healthy) * intensity
+
+
+def _papillary_share(
+    endo: Image, sigma: Image, twist: NDArray[np.float64], box: Box, edge_mm: float
+) -> Image | None:
+    """Occupancy of the two muscles at one slice's mid-level, (T, P); None where there are none."""
+    size = np.sin(np.pi * np.clip((sigma - 0.2) / 0.6, 0, 1)).astype(np.float32)
+    if not size.any():
+        return None
+    shares = []
+    for angle, radius_mm in PAPILLARY:
+        theta = angle + twist * sigma
+        index = np.round(theta * NUM_ANGLES / (2 * np.pi)).astype(np.intp) % NUM_ANGLES
+        rim = endo[np.arange(len(sigma)), index]
+        radius = np.minimum(radius_mm * size, 0.3 * rim)
+        across = box.across + (0.66 * rim * np.sin(theta)).astype(np.float32)[:, None]
+        down = box.down + (0.66 * rim * np.cos(theta)).astype(np.float32)[:, None]
+        across *= across
+        down *= down
+        across += down
+        shares.append(_share(radius[:, None], np.sqrt(across, out=across), edge_mm))
+    return np.maximum(*shares)
 
 
 def paint_long_axis(
