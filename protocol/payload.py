@@ -6,6 +6,7 @@ travels, one ``ArrayRecord``. What these classes cannot express cannot leave a h
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, RecordDict
@@ -76,9 +77,16 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+@lru_cache(maxsize=8)
+def _study_of(text: str, where: str) -> Study:
+    return parse(Study, decode(text, where), where)
+
+
 def _study(values: Any, where: str) -> Study:
+    """Return the checked study; hospitals that share a process share the (frozen) result."""
+    _need(isinstance(values, dict), where, "the study is no object")
     try:
-        return parse(Study, values, where)
+        return _study_of(encode(values, where), where)
     except ConfigError as error:
         raise PayloadError(error.sentence) from error
 

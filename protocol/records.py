@@ -8,7 +8,7 @@ that promises 800 GB is a difference of a few bytes and not an allocation.
 
 import io
 import math
-import string
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -24,7 +24,8 @@ DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
 MAX_ARRAYS = 10_000
 MAX_NAME = 256
 MAX_DIMENSIONS = 16
-NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-/")
+MAX_ELEMENTS = 2**40
+NAME = re.compile(rf"[A-Za-z0-9._/-]{{1,{MAX_NAME}}}")
 
 
 @lru_cache(maxsize=4096)
@@ -37,7 +38,7 @@ def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _check_name(name: str, where: str) -> None:
-    if not 0 < len(name) <= MAX_NAME or not NAME_CHARACTERS.issuperset(name):
+    if NAME.fullmatch(name) is None:
         raise PayloadError(
             f"{where}: an array's name is not 1 to {MAX_NAME} letters, digits or ._-/; "
             "use the network's own state names."
@@ -71,13 +72,22 @@ def to_array_record(arrays: Arrays) -> ArrayRecord:
     return record
 
 
+def _is_shape(shape: object) -> bool:
+    if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
+        return False
+    if not all(type(n) is int and n >= 0 for n in shape):
+        return False
+    # Also where a zero makes the array empty: numpy multiplies the others in 64 bits.
+    return math.prod(max(n, 1) for n in shape) <= MAX_ELEMENTS
+
+
 def _view(name: str, array: Array, where: str) -> np.ndarray:
     """Return a read-only view of one received array, after every claim about it was checked."""
     problem = None
     shape = array.shape
     if array.stype != NUMPY_STYPE or array.dtype not in DTYPES:
         problem = f"is of a type other than {', '.join(DTYPES)}"
-    elif len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+    elif not _is_shape(shape):
         problem = "has no valid shape"
     else:
         count = math.prod(shape)
