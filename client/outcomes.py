@@ -15,7 +15,7 @@ from client.dictionary import convert, is_plausible
 from client.site import CovariateColumn, Outcomes
 from protocol.errors import DataError
 
-__all__ = ["OutcomeRow", "OutcomeTable", "read_outcomes"]
+__all__ = ["NO_EVENT_KNOWN", "OutcomeRow", "OutcomeTable", "read_outcomes"]
 
 NO_EVENT_KNOWN = -1
 

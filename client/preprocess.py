@@ -70,8 +70,13 @@ def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
     tuple of float
         (row, column), pixels.
     """
-    num_phases, num_slices, rows, cols = cine.shape
-    middle = cine[:, num_slices // 5 : max(num_slices - num_slices // 5, num_slices // 5 + 1)]
+    num_phases, num_slices = cine.shape[:2]
+    # Every second pixel is enough for a centre, and takes a quarter of the time.
+    stride = 2 if max(spacing_mm[1:]) < 2.5 else 1
+    edge = num_slices // 5
+    middle = np.ascontiguousarray(cine[:, edge : num_slices - edge, ::stride, ::stride])
+    rows, cols = middle.shape[2:]
+    step = (spacing_mm[1] * stride, spacing_mm[2] * stride)
     turn = np.exp(-2j * np.pi * np.arange(num_phases) / num_phases)
     flat = middle.reshape(num_phases, -1)
     real = turn.real.astype(np.float32) @ flat
@@ -80,10 +85,10 @@ def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
     motion = np.minimum(harmonic, np.percentile(harmonic, CLIP_PERCENTILE)).mean(axis=0)
     blood = middle.mean(axis=(0, 1))
     blood = np.clip(blood / max(float(np.percentile(blood, 98)), 1e-12), 0.0, 1.0)
-    sigma = (SMOOTHING_MM / spacing_mm[1], SMOOTHING_MM / spacing_mm[2])
+    sigma = (SMOOTHING_MM / step[0], SMOOTHING_MM / step[1])
     motion = gaussian_filter(motion, sigma) * gaussian_filter(blood, sigma)
-    y = (np.arange(rows) - (rows - 1) / 2) * spacing_mm[1]
-    x = (np.arange(cols) - (cols - 1) / 2) * spacing_mm[2]
+    y = (np.arange(rows) - (rows - 1) / 2) * step[0]
+    x = (np.arange(cols) - (cols - 1) / 2) * step[1]
     prior = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * PRIOR_MM**2))
     score = motion * prior
     score = np.clip(score - 0.5 * score.max(), 0.0, None)
@@ -91,8 +96,8 @@ def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
     if not total > 0:
         raise DataError("the cine does not move")
     return (
-        float((score.sum(axis=1) @ np.arange(rows)) / total),
-        float((score.sum(axis=0) @ np.arange(cols)) / total),
+        float((score.sum(axis=1) @ np.arange(rows)) / total) * stride,
+        float((score.sum(axis=0) @ np.arange(cols)) / total) * stride,
     )
 
 

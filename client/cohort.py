@@ -1,0 +1,269 @@
+"""The patients of one hospital, as every later stage sees them: pseudonymous, on common ground.
+
+Axes: phase (0 = ED, 1 = ES), Z slices base to apex, Y rows, X columns.
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client.cache import cache_key, load_images, save_images
+from client.imaging import Imaged, read_acdc_site, read_dicom_site
+from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
+from client.pseudonyms import load_secret, pseudonym
+from client.site import Images, SiteConfig, inside, load_site
+from protocol.config import Preprocessing
+from protocol.errors import ConfigError, DataError
+
+__all__ = ["Cohort", "Patient", "Refusal", "load_cohort"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient.
+
+    Attributes
+    ----------
+    key : str
+        Pseudonym, 16 hexadecimal digits.
+    cine : ndarray
+        float32 (2, Z, Y, X) in [0, 1]; ED, ES.
+    labels : ndarray or None
+        uint8 (2, Z, Y, X), canonical labels.
+    lge : ndarray or None
+        float32 (Z, Y, X) in [0, 1] on the cine's grid; zeros where ``lge_present`` is False.
+    lge_present : ndarray
+        bool (Z,).
+    spacing_mm : tuple of float
+        (dz, dy, dx), dz centre to centre.
+    vendor : str
+        siemens, philips, ge, canon or other.
+    field_strength_t : float
+        NaN where unknown.
+    months : float
+        Follow-up; NaN where unknown.
+    event : int
+        0 censored, 1 event, -1 unknown.
+    covariates : mapping
+        Canonical name to canonical unit; NaN where missing; only the names the site maps.
+    """
+
+    key: str
+    cine: np.ndarray
+    labels: np.ndarray | None
+    lge: np.ndarray | None
+    lge_present: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    vendor: str
+    field_strength_t: float
+    months: float
+    event: int
+    covariates: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What was not used, why, and how often. ``kind``: file, series, mask, patient, outcome."""
+
+    kind: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A hospital's patients sorted by key, what was refused, and a hash over all content."""
+
+    site: str
+    patients: tuple[Patient, ...]
+    refused: tuple[Refusal, ...]
+    fingerprint: str
+
+
+def load_cohort(
+    site_dir: Path, preprocessing: Preprocessing, progress: Progress | None = None
+) -> Cohort:
+    """Read a hospital's directory: from its cache where that is current, else from its files.
+
+    Parameters
+    ----------
+    site_dir : Path
+        Directory with ``site.yaml``.
+    preprocessing : Preprocessing
+        The study's common ground.
+    progress : callable, optional
+        Called with (done, total) units of work while files are read.
+
+    Raises
+    ------
+    ConfigError
+        If ``site.yaml`` is wrong or points to what is not there.
+    DataError
+        If the outcome table is wrong, masks follow another convention than stated, none of the
+        masks can be used, or no patient is usable.
+    """
+    site_dir = Path(site_dir)
+    config = load_site(site_dir)
+    if config.members:
+        return _pooled(site_dir, config, preprocessing, progress)
+    secret = load_secret(site_dir, config.secret)
+    imaged, refused = _images(site_dir, config, secret, preprocessing, progress)
+    outcomes: dict[str, OutcomeRow] = {}
+    if config.outcomes is not None:
+        path = _outcome_path(site_dir, config)
+        table = read_outcomes(path, config.outcomes, config.covariates)
+        outcomes = {pseudonym(secret, number): row for number, row in table.rows.items()}
+        keys = {patient.key for patient in imaged}
+        refused[("outcome", "row of a patient without usable images")] += len(set(outcomes) - keys)
+        refused[("outcome", "patient without a row in the outcome table")] += len(
+            keys - set(outcomes)
+        )
+        for name, count in table.implausible.items():
+            refused[("outcome", f"implausible {name}, set to missing")] += count
+    empty = dict.fromkeys(sorted(config.covariates), math.nan)
+    unknown = OutcomeRow(math.nan, NO_EVENT_KNOWN, empty)
+    patients = [_patient(entry, outcomes.get(entry.key, unknown)) for entry in imaged]
+    return _cohort(config.name, patients, refused)
+
+
+def _outcome_path(site_dir: Path, config: SiteConfig) -> Path:
+    if config.outcomes is None:
+        raise ConfigError("site.yaml names no outcome table; add outcomes.")
+    if not (site_dir / config.outcomes.path).exists():
+        raise DataError(
+            "the outcome table that site.yaml names does not exist; correct outcomes.path or put "
+            "the file there."
+        )
+    return inside(site_dir, config.outcomes.path, "outcomes.path")
+
+
+def _image_root(site_dir: Path, images: Images) -> Path:
+    if images.format == "acdc" and Path(images.path).is_absolute():
+        root = Path(images.path)
+        if not root.is_dir():
+            raise ConfigError("site.yaml: images.path names no folder; correct the path.")
+        return root
+    return inside(site_dir, images.path, "images.path")
+
+
+def _images(
+    site_dir: Path,
+    config: SiteConfig,
+    secret: bytes,
+    preprocessing: Preprocessing,
+    progress: Progress | None,
+) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
+    if config.images is None:
+        raise ConfigError("site.yaml names no images; add images or members.")
+    root = _image_root(site_dir, config.images)
+    mask_root = None
+    if config.masks is not None:
+        mask_root = inside(site_dir, config.masks.path, "masks.path")
+    settings = {
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "images": config.images.model_dump(mode="json"),
+        "masks": config.masks.model_dump(mode="json") if config.masks else None,
+        "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
+    }
+    key = cache_key([path for path in (root, mask_root) if path is not None], settings)
+    folder = site_dir / ".concors" / "cache"
+    cached = load_images(folder, key)
+    if cached is not None:
+        return cached
+    if config.images.format == "acdc":
+        found = read_acdc_site(root, config.images.group, secret, preprocessing, progress)
+    else:
+        found = read_dicom_site(
+            root,
+            secret,
+            preprocessing,
+            masks=config.masks,
+            mask_root=mask_root,
+            workers=config.workers,
+            progress=progress,
+        )
+    _refuse_if_useless(config, *found)
+    save_images(folder, key, *found)
+    return found
+
+
+def _refuse_if_useless(
+    config: SiteConfig, patients: Sequence[Imaged], refused: Counter[tuple[str, str]]
+) -> None:
+    def commonest(kind: str) -> str:
+        reasons = [(count, reason) for (k, reason), count in refused.items() if k == kind]
+        return max(reasons)[1] if reasons else f"no {kind} at all"
+
+    if not patients:
+        kind = "patient" if any(k == "patient" for k, _ in refused) else "file"
+        raise DataError(
+            f"{config.name} has no usable series: {commonest(kind)}; "
+            "check images.path in site.yaml and what was exported."
+        )
+    if config.masks is not None and all(p.prepared.labels is None for p in patients):
+        raise DataError(
+            f"none of the masks of {config.name} can be used: {commonest('mask')}; "
+            "export them again, or remove masks from site.yaml."
+        )
+
+
+def _patient(imaged: Imaged, outcome: OutcomeRow) -> Patient:
+    prepared = imaged.prepared
+    return Patient(
+        key=imaged.key,
+        cine=prepared.cine,
+        labels=prepared.labels,
+        lge=prepared.lge,
+        lge_present=prepared.lge_present,
+        spacing_mm=prepared.spacing_mm,
+        vendor=imaged.vendor,
+        field_strength_t=imaged.field_strength_t,
+        months=outcome.months,
+        event=outcome.event,
+        covariates=dict(outcome.covariates),
+    )
+
+
+def _cohort(site: str, patients: Sequence[Patient], refused: Counter[tuple[str, str]]) -> Cohort:
+    ordered = tuple(sorted(patients, key=lambda patient: patient.key))
+    reasons = tuple(
+        Refusal(kind, reason, count) for (kind, reason), count in sorted((+refused).items())
+    )
+    return Cohort(site, ordered, reasons, _fingerprint(ordered))
+
+
+def _fingerprint(patients: Sequence[Patient]) -> str:
+    digest = hashlib.sha256()
+    for p in patients:
+        facts = [p.key, p.spacing_mm, p.vendor, p.field_strength_t, p.months, p.event]
+        digest.update(json.dumps([facts, sorted(p.covariates.items())]).encode())
+        for array in (p.cine, p.labels, p.lge, p.lge_present):
+            if array is not None:
+                digest.update(str((array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _pooled(
+    site_dir: Path, config: SiteConfig, preprocessing: Preprocessing, progress: Progress | None
+) -> Cohort:
+    patients: list[Patient] = []
+    refused: Counter[tuple[str, str]] = Counter()
+    for member in config.members:
+        folder = (site_dir / member).resolve()
+        if load_site(folder).members:
+            raise ConfigError("site.yaml: a member is itself a pooled site; list its members.")
+        cohort = load_cohort(folder, preprocessing, progress)
+        patients += cohort.patients
+        refused.update({(r.kind, r.reason): r.count for r in cohort.refused})
+    if len({patient.key for patient in patients}) < len(patients):
+        raise DataError(f"{config.name} holds a patient twice; list each member once.")
+    return _cohort(config.name, patients, refused)

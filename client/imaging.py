@@ -1,0 +1,311 @@
+"""One site's images, from files to what a network sees, patient by patient.
+
+What comes out of here holds no number, name, date or path of a patient: a keyed hash, arrays on the
+common grid, and the scanner's class.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.archives import acdc_patients, read_acdc
+from client.intake.frame import Frame
+from client.intake.headers import read_header
+from client.intake.images import decode
+from client.intake.nifti import index_nifti, read_nifti
+from client.intake.segmentations import index_segmentations, read_segmentations
+from client.intake.sorting import Sorted, sort_study
+from client.intake.stacks import StackPlan, plan_stack
+from client.masks import Labelled, likely_convention
+from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
+from client.pseudonyms import pseudonym
+from client.site import Masks
+from protocol.config import Preprocessing
+from protocol.errors import DataError
+from shared_models.labels import CLASS_NAMES
+
+__all__ = ["Imaged", "read_acdc_site", "read_dicom_site"]
+
+Progress = Callable[[int, int], None]
+CHUNK = 200
+
+
+@dataclass(frozen=True)
+class Imaged:
+    """One patient's images on the common grid, and the class of the scanner."""
+
+    key: str
+    vendor: str
+    field_strength_t: float
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to read one patient."""
+
+    key: str
+    studies: tuple[tuple[Frame, ...], ...]
+    mask_paths: tuple[Path, ...]
+    masks: Masks | None
+    options: Preprocessing
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A patient, or why not; ``convention`` is the relabelling under which the mask is right."""
+
+    imaged: Imaged | None
+    refused: Counter[tuple[str, str]]
+    num_files: int
+    convention: dict[int, int] | None = field(default=None)
+
+
+def _files(root: Path) -> list[str]:
+    """All files below a folder in a fixed order; folders that are links are not entered."""
+    found: list[str] = []
+    for folder, inner, names in os.walk(root, followlinks=False):
+        inner.sort()
+        found.extend(os.path.join(folder, name) for name in sorted(names))
+    return found
+
+
+def _headers(paths: Sequence[str]) -> tuple[list[Frame], Counter[str]]:
+    frames: list[Frame] = []
+    refused: Counter[str] = Counter()
+    for path in paths:
+        header = read_header(Path(path))
+        if isinstance(header, str):
+            refused[header] += 1
+        else:
+            frames.extend(header)
+    return frames, refused
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yield ``map``, in this process or over several that start clean (no inherited threads)."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+def read_dicom_site(
+    root: Path,
+    secret: bytes,
+    options: Preprocessing,
+    *,
+    masks: Masks | None = None,
+    mask_root: Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
+    """Read a tree of DICOM files, and masks if the site has them.
+
+    Parameters
+    ----------
+    root, mask_root : Path
+        Folders of the images and of the masks.
+    progress : callable, optional
+        Called with (done, total) units of work; a file counts once for its header and once for its
+        pixels.
+
+    Returns
+    -------
+    list of Imaged
+        Usable patients, sorted by key.
+    Counter
+        (kind, reason) to how many files, series, masks or patients were refused.
+
+    Raises
+    ------
+    DataError
+        If most masks follow another label convention than ``site.yaml`` states.
+    """
+    tell = progress or (lambda done, total: None)
+    paths = _files(root)
+    total, done = 2 * len(paths), 0
+    refused: Counter[tuple[str, str]] = Counter()
+    frames: list[Frame] = []
+    with _mapper(workers) as each:
+        chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+        for chunk, (found, bad) in zip(chunks, each(_headers, chunks), strict=True):
+            frames += found
+            refused.update({("file", reason): count for reason, count in bad.items()})
+            done += len(chunk)
+            tell(done, total)
+        jobs = _jobs(frames, secret, options, masks, mask_root, refused)
+        outcomes = []
+        for outcome in each(_read_patient, jobs):
+            outcomes.append(outcome)
+            done += outcome.num_files
+            tell(min(done, total), total)
+    tell(total, total)
+    return _collect(outcomes, refused)
+
+
+def _jobs(
+    frames: Iterable[Frame],
+    secret: bytes,
+    options: Preprocessing,
+    masks: Masks | None,
+    mask_root: Path | None,
+    refused: Counter[tuple[str, str]],
+) -> list[_Job]:
+    by_patient: dict[str, dict[str, list[Frame]]] = {}
+    for frame in frames:
+        by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
+    mask_paths: dict[str, list[Path]] = {}
+    if masks is not None and mask_root is not None:
+        index = index_segmentations if masks.format == "dicom_seg" else index_nifti
+        mask_paths, others = index(mask_root)
+        orphans = sum(patient not in by_patient for patient in mask_paths)
+        refused[("mask", "file is not a mask")] += others
+        refused[("mask", "mask of a patient without images")] += orphans
+    return [
+        _Job(
+            pseudonym(secret, patient),
+            tuple(tuple(studies[uid]) for uid in sorted(studies)),
+            tuple(mask_paths.get(patient, ())),
+            masks,
+            options,
+        )
+        for patient, studies in sorted(by_patient.items())
+    ]
+
+
+def _read_patient(job: _Job) -> _Outcome:
+    refused: Counter[tuple[str, str]] = Counter()
+    num_files = len({f.pixels.path for study in job.studies for f in study})
+    chosen: Sorted | None = None
+    for study in job.studies:
+        found = sort_study(study)
+        refused.update({("series", reason): count for reason, count in found.refused.items()})
+        if found.cine and chosen is not None:
+            refused[("series", "another study of the same patient is used")] += 1
+        if found.cine and (chosen is None or len(found.cine) > len(chosen.cine)):
+            chosen = found
+    if chosen is None:
+        refused[("patient", "no short-axis cine")] += 1
+        return _Outcome(None, refused, num_files)
+    try:
+        plan = plan_stack(chosen.cine)
+        cine = Stack(decode(plan), plan.affine, plan.spacing_mm)
+        lge = _late_enhancement(chosen, refused)
+        labelled, convention = _masks(job, plan, cine, refused)
+        prepared = prepare(
+            cine,
+            job.options,
+            labels=None if labelled is None else labelled.labels,
+            phases=None if labelled is None else labelled.phases,
+            lge=lge,
+        )
+    except DataError as error:
+        refused[("patient", error.sentence)] += 1
+        return _Outcome(None, refused, num_files)
+    first = chosen.cine[0]
+    imaged = Imaged(job.key, first.vendor, first.field_strength_t, prepared)
+    return _Outcome(imaged, refused, num_files, convention)
+
+
+def _late_enhancement(found: Sorted, refused: Counter[tuple[str, str]]) -> Stack | None:
+    if not found.lge:
+        return None
+    try:
+        plan = plan_stack(found.lge)
+        return Stack(decode(plan), plan.affine, plan.spacing_mm)
+    except DataError as error:
+        refused[("series", f"late enhancement: {error.sentence}")] += 1
+        return None
+
+
+def _masks(
+    job: _Job, plan: StackPlan, cine: Stack, refused: Counter[tuple[str, str]]
+) -> tuple[Labelled | None, dict[int, int] | None]:
+    if job.masks is None or not job.mask_paths:
+        return None, None
+    try:
+        if job.masks.format == "dicom_seg":
+            labelled = read_segmentations(job.mask_paths, plan, job.masks.labels)
+        else:
+            centre = find_lv_centre(cine.pixels, cine.spacing_mm)
+            phase = systole(cine.pixels, centre, cine.spacing_mm)
+            labelled = read_nifti(job.mask_paths, plan, job.masks.labels, phase)
+        return labelled, likely_convention(labelled.labels)
+    except DataError as error:
+        refused[("mask", error.sentence)] += 1
+        return None, None
+
+
+def _collect(
+    outcomes: Sequence[_Outcome], refused: Counter[tuple[str, str]]
+) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
+    for outcome in outcomes:
+        refused.update(outcome.refused)
+    _refuse_wrong_convention(outcomes)
+    patients = []
+    for outcome in outcomes:
+        if outcome.imaged is None:
+            continue
+        if outcome.convention is not None:
+            refused[("mask", "mask with its labels exchanged, unlike the site's others")] += 1
+            prepared = outcome.imaged.prepared
+            bare = Prepared(
+                prepared.cine, None, prepared.lge, prepared.lge_present, prepared.spacing_mm
+            )
+            imaged = outcome.imaged
+            patients.append(Imaged(imaged.key, imaged.vendor, imaged.field_strength_t, bare))
+        else:
+            patients.append(outcome.imaged)
+    return sorted(patients, key=lambda imaged: imaged.key), +refused
+
+
+def _refuse_wrong_convention(outcomes: Sequence[_Outcome]) -> None:
+    labelled = [
+        o for o in outcomes if o.imaged is not None and o.imaged.prepared.labels is not None
+    ]
+    wrong = [o.convention for o in labelled if o.convention is not None]
+    if not wrong or len(wrong) * 2 <= len(labelled):
+        return
+    swap = wrong[0]
+    meant = ", ".join(f"{CLASS_NAMES[a]} is {CLASS_NAMES[b]}" for a, b in sorted(swap.items()))
+    raise DataError(
+        f"the masks contradict masks.labels in site.yaml: by their anatomy what is called {meant}; "
+        "correct masks.labels."
+    )
+
+
+def read_acdc_site(
+    root: Path,
+    group: str | None,
+    secret: bytes,
+    options: Preprocessing,
+    progress: Progress | None = None,
+) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
+    """Read the ACDC archive, one diagnosis group or all, through the same preparation as DICOM.
+
+    Raises
+    ------
+    DataError
+        If the archive is incomplete.
+    """
+    rows = acdc_patients(root, group)
+    patients = []
+    for index, study in enumerate(read_acdc(root, rows), start=1):
+        prepared = prepare(study.stack, options, labels=study.labels, phases=(0, 1))
+        key = pseudonym(secret, study.patient)
+        # Siemens at 1.5 or 3 T, but the archive does not say which patient was where.
+        patients.append(Imaged(key, "siemens", float(np.nan), prepared))
+        if progress is not None:
+            progress(index, len(rows))
+    return sorted(patients, key=lambda imaged: imaged.key), Counter()
