@@ -82,7 +82,7 @@ class Processes:
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._undertaker = subprocess.Popen(
+        self._undertaker = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", "-c", UNDERTAKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

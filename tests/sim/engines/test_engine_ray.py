@@ -17,12 +17,7 @@ pytest.importorskip("ray")
 from sim.engines.contract import EngineError
 from sim.engines.ray import run_ray
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray's own: unclosed sockets and log files at shutdown, and its use of newer Python's past.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = pytest.mark.slow
 APPS = {"server_app": "adding:server", "client_app": "adding:client"}
 
 
