@@ -138,7 +138,10 @@ class Calibration(Sums):
         observed = float((value[usable] * self.table.num_patients[usable]).sum())
         return observed / expected if expected > 0 else math.nan
 
-    def suppressed(self, min_cell: int) -> Self:
-        """Return sums without small cells; groups that the life table withholds are emptied."""
-        table = self.table.suppressed(min_cell)
+    def suppressed(self, min_cell: int, *, complementary: bool = True) -> Self:
+        """Return sums without small cells; groups that the life table withholds are emptied.
+
+        See `LifeTable.suppressed` for the parameters.
+        """
+        table = self.table.suppressed(min_cell, complementary=complementary)
         return type(self)(self.cuts, np.where(table.num_patients > 0, self.predicted, 0.0), table)
