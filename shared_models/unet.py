@@ -15,10 +15,12 @@ __all__ = ["ResidualUnit", "UNet", "group_norm"]
 
 
 def group_norm(num_channels: int, max_groups: int = 8) -> nn.GroupNorm:
-    """Return a GroupNorm with the most groups, up to ``max_groups``, that divide the channels.
+    """Return a GroupNorm with up to ``max_groups`` groups of at least eight channels each.
 
     GroupNorm and not BatchNorm: the statistics of a batch couple its patients, which makes a
     per-patient gradient (and so differential privacy) meaningless, and they differ between vendors.
+    Eight channels fill a vector register in channels-last order: with two, the backward pass on a
+    CPU takes twice as long.
 
     Parameters
     ----------
@@ -27,15 +29,13 @@ def group_norm(num_channels: int, max_groups: int = 8) -> nn.GroupNorm:
     max_groups : int
         Upper limit on the number of groups, >= 1.
     """
-    groups = max(g for g in range(1, min(max_groups, num_channels) + 1) if num_channels % g == 0)
-    # One channel a group is instance normalisation, which erases a map's overall level.
-    if groups == num_channels and num_channels > 1:
-        groups = max(1, num_channels // 2)
+    limit = max(1, min(max_groups, num_channels // 8))
+    groups = max(count for count in range(1, limit + 1) if num_channels % count == 0)
     return nn.GroupNorm(groups, num_channels)
 
 
 class ResidualUnit(nn.Module):
-    """Convolutions with GroupNorm and ReLU, and (if ``residual``) a shortcut added at the end.
+    """Convolutions with GroupNorm and ReLU, and (if ``residual``) a shortcut before the last ReLU.
 
     Parameters
     ----------
@@ -66,11 +66,10 @@ class ResidualUnit(nn.Module):
             source = in_channels if index == 0 else out_channels
             step = stride if index == 0 else 1
             # No bias: GroupNorm's shift follows at once.
-            layers += [
-                nn.Conv2d(source, out_channels, 3, step, 1, bias=False),
-                group_norm(out_channels),
-                nn.ReLU(inplace=True),
-            ]
+            layers.append(nn.Conv2d(source, out_channels, 3, step, 1, bias=False))
+            layers.append(group_norm(out_channels))
+            if index + 1 < num_convs:
+                layers.append(nn.ReLU(inplace=True))
         if dropout > 0:
             layers.append(nn.Dropout2d(dropout))
         self.body = nn.Sequential(*layers)
@@ -85,7 +84,11 @@ class ResidualUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, Y, X) to (B, out_channels, Y / stride, X / stride)."""
         y = self.body(x)
-        return y if self.shortcut is None else y + self.shortcut(x)
+        # In place: GroupNorm keeps its input for the gradient and not its output, and on a CPU a
+        # training step waits for memory as much as for arithmetic.
+        if self.shortcut is not None:
+            y = y.add_(self.shortcut(x))
+        return y.relu_()
 
 
 class _UpUnit(nn.Module):
@@ -105,18 +108,20 @@ class _UpUnit(nn.Module):
 
 
 class _Head(nn.Module):
-    """From the finest decoder map to logits at the resolution of the image."""
+    """From the finest decoder map to logits at the resolution of the image.
 
-    def __init__(self, in_channels: int, num_classes: int, stem_stride: int) -> None:
+    All but the last step stays at the resolution of level 0: with ``stem_stride=2`` normalising and
+    convolving maps of four times the pixels took a sixth of a training step.
+    """
+
+    def __init__(self, in_channels: int, width: int, num_classes: int, stem_stride: int) -> None:
         super().__init__()
-        width = 2 * num_classes
-        step: nn.Module
+        self.body = ResidualUnit(in_channels, width, 1, residual=False)
+        self.logits: nn.Module
         if stem_stride == 2:
-            step = nn.ConvTranspose2d(in_channels, width, 2, 2, bias=False)
+            self.logits = nn.ConvTranspose2d(width, num_classes, 2, 2)
         else:
-            step = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
-        self.body = nn.Sequential(step, group_norm(width), nn.ReLU(inplace=True))
-        self.logits = nn.Conv2d(width, num_classes, 3, 1, 1)
+            self.logits = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(self.body(x))
@@ -190,7 +195,7 @@ class UNet(nn.Module):
             _UpUnit(joined[level], channels[level - 1], residual, drops[level])
             for level in range(1, num_levels - 1)
         )
-        self.head = _Head(joined[0], num_classes, stem_stride)
+        self.head = _Head(joined[0], channels[0], num_classes, stem_stride)
         self.side_heads = nn.ModuleList(
             nn.Conv2d(channels[level - 1], num_classes, 1)
             for level in range(1, num_levels - 1)

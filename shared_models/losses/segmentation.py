@@ -49,21 +49,21 @@ def dice_cross_entropy_per_image(
     ----------
     Milletari et al., V-Net, 3DV 2016 (soft Dice); Isensee et al., Nature Methods 2021 (the sum).
     """
-    num_classes = logits.shape[1]
-    log_p = functional.log_softmax(logits.float(), dim=1)
-    classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype)
+    log_p = functional.log_softmax(logits.float().flatten(2), dim=1)
+    pixels = labels.flatten(1)
+    classes = torch.arange(log_p.shape[1], device=labels.device, dtype=labels.dtype)
     # A comparison and not one_hot: the same code runs under vmap, and IGNORE matches no class.
-    target = (labels[:, None] == classes[None, :, None, None]).to(log_p.dtype)
-    annotated = (labels != IGNORE).to(log_p.dtype)[:, None]
-    num_annotated = annotated.sum(dim=(1, 2, 3))
-    loss = log_p.new_zeros(logits.shape[0])
+    target = (pixels[:, None] == classes[:, None]).to(log_p.dtype)
+    annotated = target.sum(dim=1)
+    num_annotated = annotated.sum(dim=1)
+    loss = log_p.new_zeros(log_p.shape[0])
     if cross_entropy_weight:
-        summed = -(log_p * target).sum(dim=(1, 2, 3))
+        summed = -(log_p * target).sum(dim=(1, 2))
         loss = loss + cross_entropy_weight * summed / num_annotated.clamp(min=1)
     if dice_weight:
-        p = log_p.exp() * annotated
-        shared = (p * target).sum(dim=(2, 3))[:, 1:]
-        total = (p.sum(dim=(2, 3)) + target.sum(dim=(2, 3)))[:, 1:]
+        p = log_p.exp() * annotated[:, None]
+        shared = (p * target).sum(dim=2)[:, 1:]
+        total = p.sum(dim=2)[:, 1:] + target.sum(dim=2)[:, 1:]
         dice = (2 * shared + smooth) / (total + smooth)
         loss = loss + dice_weight * (1 - dice.mean(dim=1))
     return loss * (num_annotated > 0)
