@@ -17,6 +17,9 @@ HELLO = "query.hello"
 POLL_S = 0.5
 # A node that refused (its data are being mounted, its app is updating) is asked again after this.
 RETRY_S = 10.0
+# A reply that came in time is still there this long after the deadline, s, for the centre may have
+# waited for another one until then.
+GRACE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def ask(
     message_type : str
         E.g. ``"train.segment"``.
     rounds : Rounds
-        ``deadline_s`` is the longest wait for all together, and the messages' time to live, so
+        ``deadline_s`` is the longest wait for all together. The messages live little longer, so
         that a hospital does not start on a request nobody waits for any more.
     group : str
         Flower's group id, shown in its logs: the round.
@@ -94,7 +97,7 @@ def ask(
             request(site) if callable(request) else request,
             nodes[site],
             message_type,
-            ttl=deadline_s,
+            ttl=deadline_s + GRACE_S,
             group_id=group,
         )
         for site in sites

@@ -78,12 +78,12 @@ class _Run:
 
 def _cast(arrays: Arrays, dtypes: Mapping[str, np.dtype]) -> Arrays:
     """Return the arrays in their initial dtypes; counters are rounded, never truncated."""
-    return {
-        name: (np.rint(arrays[name]) if dtype.kind in "iu" else arrays[name]).astype(
-            dtype, copy=False
-        )
-        for name, dtype in dtypes.items()
-    }
+    cast = {}
+    for name, dtype in dtypes.items():
+        array = np.rint(arrays[name]) if dtype.kind in "iu" else arrays[name]
+        # numpy turns arrays of no dimension into scalars, which no file format takes.
+        cast[name] = np.asarray(array, dtype=dtype)
+    return cast
 
 
 def _distance(new: Arrays, old: Arrays) -> float:

@@ -88,7 +88,8 @@ class FedAvgM:
         for name in _trained(arrays):
             m = self.momentum * state[f"m/{name}"] + (mean[name] - arrays[name])
             new[name] = arrays[name] + self.learning_rate * m
-            after[f"m/{name}"] = m
+            # numpy turns an array of no dimension into a scalar; the state stays arrays.
+            after[f"m/{name}"] = np.asarray(m)
         return new, after
 
 
@@ -137,5 +138,5 @@ class FedOpt:
             m = self.beta_1 * state[f"m/{name}"] + (1 - self.beta_1) * delta
             v = rule(state[f"v/{name}"], delta * delta, self.beta_2)
             new[name] = arrays[name] + self.learning_rate * m / (np.sqrt(v) + self.tau)
-            after[f"m/{name}"], after[f"v/{name}"] = m, v
+            after[f"m/{name}"], after[f"v/{name}"] = np.asarray(m), np.asarray(v)
         return new, after

@@ -66,9 +66,7 @@ def test_the_first_difference_is_named(arrays: dict[str, np.ndarray], sentence: 
     [(np.nan, "a NaN"), (np.inf, "infinite"), (-np.inf, "infinite"), (-2e9, "beyond 1e\\+09")],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_value_that_cannot_be_a_weight_is_named(
-    value: float, sentence: str, dtype: type
-) -> None:
+def test_a_value_that_cannot_be_a_weight_is_named(value: float, sentence: str, dtype: type) -> None:
     arrays = {"good": np.ones(3), "bad": np.array([0, value, 1], dtype=dtype)}
     with pytest.raises(PayloadError, match=f"^The reply of A: array 'bad' holds .*{sentence}"):
         check_finite(arrays, "The reply of A")

@@ -63,9 +63,7 @@ def test_two_lines_swapped_are_found(tmp_path: Path, thousand: bytes) -> None:
         audit.verify(path)
 
 
-def test_lines_cut_off_the_end_are_found_with_a_noted_hash(
-    tmp_path: Path, thousand: bytes
-) -> None:
+def test_lines_cut_off_the_end_are_found_with_a_noted_hash(tmp_path: Path, thousand: bytes) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(thousand)
     head = audit.verify(path).hash

@@ -1,0 +1,182 @@
+"""Joining and asking: bounded, in a fixed order, and saying who is missing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from protocol.config import Rounds
+from protocol.errors import ConfigError, DataError, QuorumError
+from protocol.payload import Answer, Refusal
+from server.hospitals import ask, join, require_quorum
+from sim.grid import LocalGrid
+
+ROUNDS = Rounds(deadline_s=30)
+Hello = Callable[[Context], dict[str, Any] | Refusal | RecordDict]
+
+
+def consortium_of(sites: list[str], hello: Hello | None = None) -> LocalGrid:
+    app = ClientApp()
+
+    @app.query("hello")
+    def answer(message: Message, context: Context) -> Message:
+        document = {"site": context.node_config["site"], "version": "1"}
+        outcome = hello(context) if hello else document
+        if isinstance(outcome, Refusal):
+            return Message(outcome.to_error(), reply_to=message)
+        records = outcome if isinstance(outcome, RecordDict) else Answer(outcome).to_records()
+        return Message(records, reply_to=message)
+
+    @app.query("echo")
+    def echo(message: Message, context: Context) -> Message:
+        if context.node_config["site"] == "bad":
+            raise DataError("No.")
+        document = Answer.from_records(message.content, "x").document
+        return Message(Answer(document | context.node_config).to_records(), reply_to=message)
+
+    return LocalGrid(app, [{"site": site} for site in sites])
+
+
+class GrowingGrid(LocalGrid):
+    """A grid whose nodes appear one by one, one every ten seconds."""
+
+    clock: Any
+
+    def get_node_ids(self) -> list[int]:
+        return super().get_node_ids()[: 1 + int(self.clock.seconds // 10)]
+
+
+def test_hospitals_are_found_by_name_in_the_order_asked_for() -> None:
+    grid = consortium_of(["C", "A", "other", "B"])
+    nodes = join(grid, ["A", "B", "C"], 5.0)
+    assert nodes == {"A": 3, "B": 5, "C": 2}
+    assert list(nodes) == ["A", "B", "C"]
+
+
+def test_hospitals_that_come_later_are_waited_for(hand_clock: Any) -> None:
+    grid = consortium_of(["A", "B", "C"])
+    grid.__class__ = GrowingGrid
+    grid.clock = hand_clock
+    assert list(join(grid, ["C", "A"], 60.0, clock=hand_clock.clock())) == ["C", "A"]
+    assert hand_clock.seconds == pytest.approx(20.0, abs=1.0)
+
+
+def test_the_wait_ends_and_the_missing_are_named(hand_clock: Any) -> None:
+    grid = consortium_of(["A"])
+    with pytest.raises(
+        QuorumError,
+        match=r"^B, C did not join within 60 s; start concors-client there, or raise rounds.join_s",
+    ):
+        join(grid, ["A", "B", "C"], 60.0, clock=hand_clock.clock())
+    assert hand_clock.seconds == 60.0
+
+
+def test_a_node_that_refuses_is_quoted_and_asked_again(hand_clock: Any) -> None:
+    asked = []
+
+    def hello(context: Context) -> dict[str, Any] | Refusal:
+        asked.append(hand_clock.seconds)
+        if len(asked) < 3:
+            return Refusal("E100", "site.yaml has no 'images' section.")
+        return {"site": context.node_config["site"], "version": "1"}
+
+    grid = consortium_of(["A"], hello)
+    with pytest.raises(QuorumError, match="node 2 said E100 site.yaml has no 'images' section"):
+        join(grid, ["A"], 5.0, clock=hand_clock.clock())
+    asked.clear()
+    assert join(consortium_of(["A"], hello), ["A"], 60.0, clock=hand_clock.clock()) == {"A": 2}
+    assert [b - a for a, b in zip(asked, asked[1:], strict=False)] == [10.0, 10.0]
+
+
+def test_an_app_that_fails_is_quoted_without_its_text(hand_clock: Any) -> None:
+    def hello(context: Context) -> dict[str, Any]:
+        raise FileNotFoundError("/data/DOE^JANE")
+
+    with pytest.raises(QuorumError, match="E502 The hospital did not reply because") as caught:
+        join(consortium_of(["A"], hello), ["A"], 5.0, clock=hand_clock.clock())
+    assert "DOE" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("document", [{}, {"site": 7}, {"site": ["A"]}, RecordDict()])
+def test_a_hello_without_a_name_is_no_hospital(hand_clock: Any, document: Any) -> None:
+    with pytest.raises(QuorumError, match="A did not join within 5 s"):
+        join(consortium_of(["A"], lambda _: document), ["A"], 5.0, clock=hand_clock.clock())
+
+
+def test_another_version_is_refused_by_name(hand_clock: Any) -> None:
+    grid = consortium_of(["A"])
+    with pytest.raises(QuorumError, match="E504 A runs another version than 2; install that one"):
+        join(grid, ["A"], 5.0, version="2", clock=hand_clock.clock())
+    assert join(consortium_of(["A"]), ["A"], 5.0, version="1") == {"A": 2}
+
+
+def test_two_nodes_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="^Two nodes call themselves A; give each hospital its"):
+        join(consortium_of(["A", "B", "A"]), ["A", "B"], 5.0)
+
+
+def test_answers_come_in_the_order_of_the_names() -> None:
+    grid = consortium_of(["C", "B", "A"])
+    request = Answer({"x": 1}).to_records()
+    replies = ask(grid, {"B": 3, "C": 2, "A": 4}, request, "query.echo", ROUNDS)
+    documents = [(s, Answer.from_records(r, s).document) for s, r in replies]
+    assert documents == [(site, {"x": 1, "site": site}) for site in "ABC"]
+
+
+def test_each_hospital_can_be_asked_something_else() -> None:
+    grid = consortium_of(["A", "B"])
+    replies = ask(
+        grid, {"A": 2, "B": 3}, lambda s: Answer({"to": s}).to_records(), "query.echo", ROUNDS
+    )
+    assert [Answer.from_records(r, s).document["to"] for s, r in replies] == ["A", "B"]
+
+
+def test_a_node_that_is_gone_or_fails_is_a_refusal() -> None:
+    grid = consortium_of(["A", "bad"])
+    request = Answer({}).to_records()
+    replies = dict(ask(grid, {"A": 2, "bad": 3, "gone": 9}, request, "query.echo", ROUNDS))
+    assert replies["bad"] == Refusal(
+        "E502",
+        "The hospital did not reply because its app failed with an exception; see its own log.",
+    )
+    assert "its node is not connected" in replies["gone"].sentence
+
+
+class DeafGrid(LocalGrid):
+    """A grid whose server takes no message, or loses one."""
+
+    ids: list[Any]
+
+    def push_messages(self, messages: Any) -> list[Any]:
+        return self.ids
+
+
+def test_requests_the_server_did_not_take_are_reported(hand_clock: Any) -> None:
+    grid = consortium_of(["A", "B"])
+    grid.__class__ = DeafGrid
+    grid.ids = []
+    request = Answer({}).to_records()
+    with pytest.raises(QuorumError, match=r"^Flower's server took 0 of 2 requests"):
+        list(ask(grid, {"A": 2, "B": 3}, request, "query.echo", ROUNDS))
+    grid.ids = [None, None]
+    replies = dict(ask(grid, {"A": 2, "B": 3}, request, "query.echo", ROUNDS))
+    assert {refusal.code for refusal in replies.values()} == {"E503"}
+
+
+@pytest.mark.parametrize(
+    ("valid", "asked", "quorum", "enough"),
+    [(3, 3, 1.0, True), (2, 3, 1.0, False), (2, 3, 0.667, True), (1, 3, 0.5, False),
+     (2, 4, 0.5, True), (1, 200, 0.01, False), (0, 3, 0.001, False)],
+)  # fmt: skip
+def test_the_quorum_is_a_share_of_those_asked(
+    valid: int, asked: int, quorum: float, enough: bool
+) -> None:
+    names = [f"s{i}" for i in range(asked)]
+    refused = {name: Refusal("E501", "Late.") for name in names[valid:]}
+    if enough:
+        require_quorum(names[:valid], refused, quorum, "Round 1")
+    else:
+        with pytest.raises(QuorumError, match=f"^Round 1: {valid} of {asked} hospitals replied"):
+            require_quorum(names[:valid], refused, quorum, "Round 1")
