@@ -1,9 +1,4 @@
-"""DICOM as scanners write it: classic MR images and enhanced multi-frame MR.
-
-A classic series differs from image to image in a handful of elements. So the others are encoded once
-a series, and each file is a merge of two lists of encoded elements; pydicom encodes every element,
-but one image costs tenths of a millisecond.
-"""
+"""Classic DICOM MR images as scanners write them, one file an image."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,31 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element
 from pydicom.uid import ExplicitVRLittleEndian
 
+from sim.elements import Elements, Value, elements, raw_element, to_bytes
 from sim.examination import Examination, Series
 from sim.phantom.planes import PlaneStack
 from sim.vendors import VENDORS, Packaging
 
 __all__ = [
-    "CLASSIC_MR",
-    "ENHANCED_MR",
     "Identity",
     "Instance",
-    "SeriesEncoder",
     "classic_series",
+    "encode_file",
     "make_uid",
-    "study_dataset",
+    "series_values",
+    "study_values",
 ]
 
 CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
-ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 IMPLEMENTATION = "2.25.178305427930172655018423120843"
 PIXEL_DATA = 0x7FE00010
+GYROMAGNETIC_MHZ_PER_T = 42.577
+
+Values = dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -87,171 +80,156 @@ def decimals(values: Iterable[float]) -> list[str]:
     return [decimal(value) for value in values]
 
 
-def _encode(element: DataElement) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_data_element(buffer, element, ["iso8859"])
-    return buffer.getvalue()
+def encode_file(sop_class: str, uid: str, body: Elements, pixels: NDArray[np.uint16]) -> bytes:
+    """Return a whole DICOM file; ``body`` lacks only SOP class, SOP instance and pixels."""
+    meta: Values = {
+        "FileMetaInformationVersion": b"\x00\x01",
+        "MediaStorageSOPClassUID": sop_class,
+        "MediaStorageSOPInstanceUID": uid,
+        "TransferSyntaxUID": ExplicitVRLittleEndian,
+        "ImplementationClassUID": IMPLEMENTATION,
+        "ImplementationVersionName": "CONCORS_PHANTOM",
+    }
+    head = to_bytes(elements(meta))
+    length = to_bytes(elements({"FileMetaInformationGroupLength": len(head)}))
+    own = elements({"SOPClassUID": sop_class, "SOPInstanceUID": uid})
+    stored = np.ascontiguousarray(pixels, "<u2").tobytes()
+    data = to_bytes([*body, *own, raw_element(PIXEL_DATA, "OW", stored)])
+    return b"\x00" * 128 + b"DICM" + length + head + data
 
 
-def _encode_all(dataset: Dataset) -> list[tuple[int, bytes]]:
-    return [(int(element.tag), _encode(element)) for element in dataset]
-
-
-def _pixel_element(pixels: NDArray[np.uint16]) -> bytes:
-    content = np.ascontiguousarray(pixels, "<u2").tobytes()
-    return b"\xe0\x7f\x10\x00OW\x00\x00" + len(content).to_bytes(4, "little") + content
-
-
-class SeriesEncoder:
-    """Encodes the files of one series from what they share and what each adds."""
-
-    def __init__(self, shared: Dataset) -> None:
-        self._shared = _encode_all(shared)
-        meta = Dataset()
-        meta.FileMetaInformationVersion = b"\x00\x01"
-        meta.MediaStorageSOPClassUID = shared.SOPClassUID
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.ImplementationClassUID = IMPLEMENTATION
-        meta.ImplementationVersionName = "CONCORS_PHANTOM"
-        self._meta = _encode_all(meta)
-
-    def encode(self, own: Dataset, pixels: NDArray[np.uint16]) -> bytes:
-        """Return the whole file; ``own`` holds SOPInstanceUID and must not repeat shared tags."""
-        meta = Dataset()
-        meta.MediaStorageSOPInstanceUID = own.SOPInstanceUID
-        head = b"".join(part for _, part in sorted(self._meta + _encode_all(meta)))
-        length = b"\x02\x00\x00\x00UL\x04\x00" + len(head).to_bytes(4, "little")
-        elements = sorted(self._shared + _encode_all(own))
-        body = b"".join(part for _, part in elements)
-        return b"\x00" * 128 + b"DICM" + length + head + body + _pixel_element(pixels)
-
-
-def study_dataset(identity: Identity, exam: Examination, series: Series, number: int) -> Dataset:
-    """Return what every object of a series has in common: patient, study, equipment, contrast."""
+def study_values(identity: Identity, exam: Examination) -> Values:
+    """Return what every object of a study has in common: patient, study, equipment."""
     profile = VENDORS[exam.vendor]
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 100"
-    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = identity.date
-    dataset.ContentDate = identity.date
-    dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = identity.time
-    dataset.ContentTime = identity.time
-    dataset.AccessionNumber = ""
-    dataset.Modality = "MR"
-    dataset.Manufacturer = profile.manufacturer
-    dataset.InstitutionName = identity.institution
-    dataset.ReferringPhysicianName = ""
-    dataset.StudyDescription = "CARDIAC MR"
-    dataset.SeriesDescription = dataset.ProtocolName = series.name
-    dataset.ManufacturerModelName = profile.model[exam.field_t]
-    dataset.DeviceSerialNumber = "000000"
-    dataset.SoftwareVersions = profile.software
-    dataset.PatientName = identity.patient_name
-    dataset.PatientID = identity.patient_id
-    dataset.PatientBirthDate = identity.birth_date
-    dataset.PatientSex = identity.sex
-    dataset.PatientWeight = decimal(identity.weight_kg)
-    dataset.PatientSize = decimal(identity.height_m)
-    dataset.PatientPosition = "HFS"
-    dataset.BodyPartExamined = "HEART"
-    dataset.MagneticFieldStrength = decimal(exam.field_t)
-    dataset.StudyInstanceUID = make_uid(identity.uid_root, "study")
-    dataset.FrameOfReferenceUID = make_uid(identity.uid_root, "frame of reference")
-    dataset.PositionReferenceIndicator = ""
-    dataset.StudyID = "1"
-    dataset.SeriesNumber = number
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows = dataset.Columns = series.stack.size_px
-    dataset.BitsAllocated = 16
-    dataset.BitsStored, dataset.HighBit = (16, 15) if exam.vendor == "canon" else (12, 11)
-    if int(series.stored.max()) > 4095:
-        dataset.BitsStored, dataset.HighBit = 16, 15
-    dataset.PixelRepresentation = 0
+    values: Values = {"SpecificCharacterSet": "ISO_IR 100", "AccessionNumber": ""}
+    for what in ("Study", "Series", "Acquisition", "Content"):
+        values[f"{what}Date"] = identity.date
+        values[f"{what}Time"] = identity.time
+    return values | {
+        "Modality": "MR",
+        "Manufacturer": profile.manufacturer,
+        "InstitutionName": identity.institution,
+        "ReferringPhysicianName": "",
+        "StudyDescription": "CARDIAC MR",
+        "ManufacturerModelName": profile.model[exam.field_t],
+        "PatientName": identity.patient_name,
+        "PatientID": identity.patient_id,
+        "PatientBirthDate": identity.birth_date,
+        "PatientSex": identity.sex,
+        "PatientSize": decimal(identity.height_m),
+        "PatientWeight": decimal(identity.weight_kg),
+        "BodyPartExamined": "HEART",
+        "MagneticFieldStrength": decimal(exam.field_t),
+        "DeviceSerialNumber": "000000",
+        "SoftwareVersions": profile.software,
+        "PatientPosition": "HFS",
+        "StudyInstanceUID": make_uid(identity.uid_root, "study"),
+        "StudyID": "1",
+        "FrameOfReferenceUID": make_uid(identity.uid_root, "frame of reference"),
+        "PositionReferenceIndicator": "",
+    }
+
+
+def series_values(exam: Examination, series: Series) -> Values:
+    """Return what all images of a series share, classic or enhanced, besides UID and number."""
+    wide = exam.vendor == "canon" or int(series.stored.max()) > 4095
+    values: Values = {
+        "SeriesDescription": series.name,
+        "ProtocolName": series.name,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": series.stack.size_px,
+        "Columns": series.stack.size_px,
+        "BitsAllocated": 16,
+        "BitsStored": 16 if wide else 12,
+        "HighBit": 15 if wide else 11,
+        "PixelRepresentation": 0,
+    }
     if series.kind == "lge":
-        dataset.ContrastBolusAgent = "Gadobutrol"
-    return dataset
+        values["ContrastBolusAgent"] = "Gadobutrol"
+    return values
 
 
-def _classic_elements(exam: Examination, series: Series) -> Dataset:
-    """Elements of the classic MR image module that a series shares."""
-    profile = VENDORS[exam.vendor]
+def _classic_values(exam: Examination, series: Series) -> Values:
+    """Return the classic MR image module as far as a series shares it."""
+    profile, stack = VENDORS[exam.vendor], series.stack
     late = series.kind == "lge"
-    dataset = Dataset()
-    dataset.SOPClassUID = CLASSIC_MR
-    kind = "LOCALIZER" if series.kind == "localizer" else "M"
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", kind]
-    dataset.ScanningSequence = ["GR", "IR"] if late else "GR"
-    dataset.SequenceVariant = ["SK", "SP", "MP"] if late else ["SK", "SS"]
-    dataset.ScanOptions = profile.scan_options
-    dataset.MRAcquisitionType = "2D"
+    values: Values = {
+        "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER" if series.kind == "localizer" else "M"],
+        "ScanningSequence": ["GR", "IR"] if late else "GR",
+        "SequenceVariant": ["SK", "SP", "MP"] if late else ["SK", "SS"],
+        "ScanOptions": profile.scan_options,
+        "MRAcquisitionType": "2D",
+        "SliceThickness": decimal(stack.thickness_mm),
+        "RepetitionTime": decimal(2 * exam.rr_ms if late else profile.tr_ms),
+        "EchoTime": decimal(profile.te_ms),
+        "FlipAngle": "20" if late else decimal(profile.flip_deg),
+        "ImagingFrequency": decimal(GYROMAGNETIC_MHZ_PER_T * exam.field_t),
+        "ImagedNucleus": "1H",
+        "EchoTrainLength": 1,
+        "NominalInterval": round(exam.rr_ms),
+        "HeartRate": round(60_000 / exam.rr_ms),
+        "CardiacNumberOfImages": len(series.trigger_ms),
+        "PixelSpacing": decimals([stack.spacing_mm] * 2),
+        "ImageOrientationPatient": decimals([*stack.columns, *stack.rows]),
+    }
     if profile.sequence_name:
-        dataset.SequenceName = "*tfl2d1" if late and exam.vendor == "siemens" else (
-            profile.sequence_name
-        )  # fmt: skip
-    dataset.SliceThickness = decimal(series.stack.thickness_mm)
-    dataset.RepetitionTime = decimal(2 * exam.rr_ms if late else profile.tr_ms)
-    dataset.EchoTime = decimal(profile.te_ms)
-    dataset.FlipAngle = "20" if late else decimal(profile.flip_deg)
-    dataset.ImagingFrequency = decimal(42.577 * exam.field_t)
-    dataset.ImagedNucleus = "1H"
-    dataset.EchoTrainLength = 1
+        values["SequenceName"] = profile.late_sequence_name if late else profile.sequence_name
     if late:
-        dataset.InversionTime = decimal(series.inversion_ms)
-    if profile.writes_slice_spacing and len(series.stack.origin_mm) > 1:
-        dataset.SpacingBetweenSlices = decimal(series.stack.step_mm)
-    dataset.NominalInterval = round(exam.rr_ms)
-    dataset.HeartRate = round(60_000 / exam.rr_ms)
-    dataset.CardiacNumberOfImages = len(series.trigger_ms)
-    dataset.PixelSpacing = decimals([series.stack.spacing_mm] * 2)
-    dataset.ImageOrientationPatient = decimals([*series.stack.columns, *series.stack.rows])
+        values["InversionTime"] = decimal(series.inversion_ms)
+    if profile.writes_slice_spacing and len(stack.origin_mm) > 1:
+        values["SpacingBetweenSlices"] = decimal(stack.step_mm)
     if profile.rescale:
-        dataset.RescaleIntercept = "0"
-        dataset.RescaleSlope = decimal(exam.slope)
-        dataset.RescaleType = "normalized"
-    return dataset
+        values["RescaleIntercept"] = "0"
+        values["RescaleSlope"] = decimal(exam.slope)
+        values["RescaleType"] = "normalized"
+    return values
 
 
-def _private_elements(exam: Examination, series: Series) -> Dataset:
-    """The vendor's own groups, which de-identification may remove without harm."""
-    dataset = Dataset()
-    matrix = series.stack.size_px
+def _private_elements(exam: Examination, series: Series) -> Elements:
+    """Return the vendor's own groups, which de-identification may remove without harm."""
+    late = series.kind == "lge"
     frames, slices = len(series.trigger_ms), len(series.stack.origin_mm)
     if exam.vendor == "siemens":
-        block = dataset.private_block(0x0051, "SIEMENS MR HEADER", create=True)
-        block.add_new(0x0B, "SH", f"{matrix}*{matrix}")
-        block.add_new(0x0F, "LO", "BO1,2;SP1-3")
-    elif exam.vendor == "philips":
-        block = dataset.private_block(0x2001, "Philips Imaging DD 001", create=True)
-        block.add_new(0x10, "CS", "TRIGGERED")
-        block.add_new(0x17, "SL", frames)
-        block.add_new(0x18, "SL", slices)
-        block.add_new(0x20, "LO", "TFE" if series.kind == "lge" else "B-TFE")
-        block = dataset.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
-        # Floating-point value = displayed value / (RescaleSlope * ScaleSlope).
-        block.add_new(0x0E, "FL", 0.01)
-    elif exam.vendor == "ge":
-        block = dataset.private_block(0x0019, "GEMS_ACQU_01", create=True)
-        block.add_new(0x88, "SS", frames)
-        block.add_new(0x9C, "LO", "mde" if series.kind == "lge" else "fiesta")
-        block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
-        block.add_new(0x2F, "SS", 0)
-    return dataset
+        return [
+            raw_element(0x00510010, "LO", "SIEMENS MR HEADER"),
+            raw_element(0x0051100B, "SH", f"{series.stack.size_px}*{series.stack.size_px}"),
+            raw_element(0x0051100F, "LO", "BO1,2;SP1-3"),
+        ]
+    if exam.vendor == "philips":
+        return [
+            raw_element(0x20010010, "LO", "Philips Imaging DD 001"),
+            raw_element(0x20011010, "CS", "TRIGGERED"),
+            raw_element(0x20011017, "SL", frames),
+            raw_element(0x20011018, "SL", slices),
+            raw_element(0x20011020, "LO", "TFE" if late else "B-TFE"),
+            raw_element(0x20050010, "LO", "Philips MR Imaging DD 001"),
+            # Floating-point value = displayed value / (RescaleSlope * ScaleSlope).
+            raw_element(0x2005100E, "FL", 0.01),
+        ]
+    if exam.vendor == "ge":
+        return [
+            raw_element(0x00190010, "LO", "GEMS_ACQU_01"),
+            raw_element(0x00191088, "SS", frames),
+            raw_element(0x0019109C, "LO", "mde" if late else "fiesta"),
+            raw_element(0x00430010, "LO", "GEMS_PARM_01"),
+            raw_element(0x0043102F, "SS", 0),
+        ]
+    return []
 
 
-def _own_elements(
-    stack: PlaneStack, place: tuple[int, int], trigger_ms: float, number: int, uid: str
-) -> Dataset:
+def _image_values(
+    stack: PlaneStack, place: tuple[int, int], trigger_ms: float, instance_number: int
+) -> Values:
     frame, z = place
     origin = stack.origin_mm[z]
-    own = Dataset()
-    own.SOPInstanceUID = uid
-    own.TriggerTime = decimal(trigger_ms)
-    own.ImagePositionPatient = decimals(origin)
-    own.SliceLocation = decimal(float(origin @ np.cross(stack.columns, stack.rows)))
-    own.InstanceNumber = number
-    own.TemporalPositionIdentifier = frame + 1
-    return own
+    return {
+        "TriggerTime": decimal(trigger_ms),
+        "ImagePositionPatient": decimals(origin),
+        "SliceLocation": decimal(float(origin @ stack.normal)),
+        "InstanceNumber": instance_number,
+        "TemporalPositionIdentifier": frame + 1,
+    }
 
 
 def classic_series(
@@ -271,7 +249,7 @@ def classic_series(
     number : int
         SeriesNumber of the (first) series.
     packaging : str
-        ``series_per_slice`` gives one series a slice, anything else one series in all.
+        ``series_per_slice`` gives one series a slice of the cine, anything else one series in all.
     order : sequence of int, optional
         InstanceNumber - 1 of the images counted slice by slice; by default their own count.
 
@@ -281,26 +259,28 @@ def classic_series(
         One list per DICOM series, in the order of InstanceNumber.
     """
     num_frames, num_slices = series.stored.shape[:2]
-    places = [(frame, z) for z in range(num_slices) for frame in range(num_frames)]
-    per_slice = packaging == "series_per_slice" and series.kind == "cine"
-    groups = [places[z * num_frames : (z + 1) * num_frames] for z in range(num_slices)]
-    if not per_slice:
-        groups = [places]
+    groups = [[(frame, z) for frame in range(num_frames)] for z in range(num_slices)]
+    if not (packaging == "series_per_slice" and series.kind == "cine"):
+        groups = [[place for group in groups for place in group]]
+    shared = elements(
+        study_values(identity, exam) | series_values(exam, series) | _classic_values(exam, series)
+    )
+    if private_tags:
+        shared += _private_elements(exam, series)
     encoded = []
-    for offset, group in enumerate(groups):
-        shared = study_dataset(identity, exam, series, number + offset)
-        shared.update(_classic_elements(exam, series))
-        if private_tags:
-            shared.update(_private_elements(exam, series))
-        shared.SeriesInstanceUID = make_uid(identity.uid_root, "series", number + offset)
-        encoder = SeriesEncoder(shared)
+    for series_number, group in enumerate(groups, start=number):
+        own: Values = {
+            "SeriesInstanceUID": make_uid(identity.uid_root, "series", series_number),
+            "SeriesNumber": series_number,
+        }
+        body = [*shared, *elements(own)]
         ranks = order if order is not None and len(order) == len(group) else range(len(group))
         instances: list[tuple[int, Instance]] = []
         for rank, place in zip(ranks, group, strict=True):
-            uid = make_uid(identity.uid_root, "image", number + offset, *place)
+            uid = make_uid(identity.uid_root, "image", series_number, *place)
             trigger = float(series.trigger_ms[place[0]])
-            own = _own_elements(series.stack, place, trigger, rank + 1, uid)
-            content = encoder.encode(own, series.stored[place])
+            image = elements(_image_values(series.stack, place, trigger, rank + 1))
+            content = encode_file(CLASSIC_MR, uid, [*body, *image], series.stored[place])
             instances.append((rank, Instance(uid, content, place)))
         encoded.append([instance for _, instance in sorted(instances, key=lambda pair: pair[0])])
     return encoded

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from sim.config import ImageConfig, QuirkConfig
 from sim.patients import Patient
-from sim.phantom.acquisition import acquire, mistrigger, receive_field, smooth_texture, zero_fill
+from sim.phantom.acquisition import (
+    acquire,
+    mistrigger,
+    noise_pool,
+    receive_field,
+    smooth_texture,
+    zero_fill,
+)
 from sim.phantom.body import draw_torso, paint_torso
 from sim.phantom.geometry import BASE_FRACTION
 from sim.phantom.motion import Beat, beat, end_systolic_frame
@@ -31,6 +38,7 @@ Image = NDArray[np.float32]
 #: Left side of the view in the AHA sense: the septum for four chambers, the anterior wall for two.
 LONG_AXIS_VIEWS = (("4CH", np.pi / 2), ("2CH", 0.0))
 LGE_PHASE = 0.75
+LOCALIZER_PX, LOCALIZER_FOV_MM = 128, 380.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class _Scanner:
     field_t: float
     quirks: QuirkConfig
     field: Image
+    pool: Image
     noise: float
     full_scale: float
     edge_mm: float
@@ -100,7 +109,7 @@ class _Scanner:
     ) -> NDArray[np.uint16]:
         if images.shape[-1] == self.field.shape[-1]:
             images *= self.field
-        return acquire(images, self.noise * noise, self.full_scale, rng)
+        return acquire(images, self.noise * noise, self.full_scale, self.pool, rng)
 
 
 def _scanner(
@@ -118,6 +127,7 @@ def _scanner(
         field_t=field_t,
         quirks=quirks,
         field=receive_field(size_px, min(quirks.bias * unevenness, 0.95), rng),
+        pool=noise_pool(max(size_px, LOCALIZER_PX), rng),
         noise=profile.noise * quirks.noise * gain,
         full_scale=profile.full_scale * float(np.exp(rng.normal(0, profile.scale_log_sd))),
         edge_mm=profile.blur_px * spacing_mm,
@@ -258,8 +268,8 @@ def _long_axis(
     (background,) = paint_torso(torso, stack, np.zeros((1, 2)), (contrast,))
     canvas = np.repeat(background[None], len(motion.phase), axis=0)
     paint_long_axis(canvas, motion, pose, stack, angle, contrast, scanner.edge_mm)
-    label = f"{scanner.profile.cine_series.replace('sax', '').replace('SAX', '')} {name}"
-    label = label.replace(" SA ", " ")
+    words = scanner.profile.cine_series.replace("_sax", " ").split()
+    label = " ".join([word for word in words if word not in ("SA", "SAX")] + [name])
     return Series("long_axis", label, scanner.store(canvas, rng), stack, cine.trigger_ms)
 
 
@@ -268,9 +278,8 @@ def _localizers(
 ) -> list[Series]:
     """Three body planes; the heart is a ball of muscle around blood, as the planner sees it."""
     contrast = cine_signals(scanner.field_t, scanner.profile.te_ms, scanner.profile.flip_deg)
-    size_px = 128
     series = []
-    for stack in orthogonal_planes(pose, 380 / size_px, size_px):
+    for stack in orthogonal_planes(pose, LOCALIZER_FOV_MM / LOCALIZER_PX, LOCALIZER_PX):
         (image,) = paint_torso(torso, stack, np.zeros((1, 2)), (contrast,))
         points = np.stack(stack.points(0, np.zeros(2)), axis=-1)
         centre = pose.base + BASE_FRACTION * length_mm * pose.axis

@@ -245,9 +245,7 @@ def _hospital_truth(
     covariates = [patient.eta_covariates for patient in patients]
     scores = (None, image, covariates)
     # One patient makes no pair; JSON has no NaN, and 1/2 is what a guess would reach.
-    oracle = [
-        expected_concordance(eta, hazard, score) if len(eta) > 1 else 0.5 for score in scores
-    ]
+    oracle = [expected_concordance(eta, hazard, score) if len(eta) > 1 else 0.5 for score in scores]
     return HospitalTruth(
         hospital=name,
         seed=seed,

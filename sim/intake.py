@@ -6,10 +6,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from client.cohort import load_cohort
 from protocol.config import Preprocessing, Study
+from sim.progress import bars
 
 __all__ = ["read_all"]
 
@@ -26,14 +26,8 @@ def read_all(sites: Mapping[str, Path], study: Study, processes: int, console: C
     ConcorsError
         The first hospital's error, if one cannot be read.
     """
-    columns = (
-        TextColumn("{task.description:<30}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     with (
-        Progress(*columns, console=console) as progress,
+        bars(console) as progress,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
     ):
         task = progress.add_task("reading hospitals", total=len(sites))

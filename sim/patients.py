@@ -105,7 +105,9 @@ class Patient:
         return mobility(self.burden.transmurality, self.akinesia)
 
 
-def _gauss(rng: np.random.Generator, mean_sd: tuple[float, float], low: float, high: float) -> float:
+def _gauss(
+    rng: np.random.Generator, mean_sd: tuple[float, float], low: float, high: float
+) -> float:
     return float(np.clip(rng.normal(*mean_sd), low, high))
 
 
@@ -225,7 +227,12 @@ def draw_patient(
     size = 1.0 if male else 0.84
     edv = _gauss(rng, profile.edv_ml, 90, 420) * size
     half_angle = float(rng.uniform(1.10, 1.30))
-    rough = (rng.uniform(0, 0.04), rng.uniform(0, 6.28), rng.uniform(0, 0.015), rng.uniform(0, 6.28))
+    rough = (
+        rng.uniform(0, 0.04),
+        rng.uniform(0, 6.28),
+        rng.uniform(0, 0.015),
+        rng.uniform(0, 6.28),
+    )
     anatomy = Anatomy(
         edv_ml=edv,
         rv_edv_ml=float(np.clip(rng.normal(165, 20) * size, 100, 260)),

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "bars"]
 
 REFRESH_S = 0.3
 LABELS = {
@@ -21,6 +21,17 @@ LABELS = {
     "query.scores": "agree risk groups",
     "evaluate.prognosis": "validate prognosis",
 }
+
+
+def bars(console: Console) -> Progress:
+    """Return plain progress bars: what, how far, how long."""
+    return Progress(
+        TextColumn("{task.description:<30}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
 
 
 class Watch:

@@ -1,7 +1,7 @@
 """A whole consortium on one machine: hospitals, every arm, one report."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -14,13 +14,15 @@ from server.report import write_report
 from server.results import Results, load_results, save_results
 from sim.acdc import make_acdc_hospitals
 from sim.arms import Arm, make_arms
-from sim.engines import run_deployment, run_ray
+from sim.config import PhantomConfig
+from sim.engines.deployment import run_deployment
 from sim.engines.local import run_local
+from sim.engines.ray import run_ray
 from sim.examples import examples
 from sim.hospitals import make_hospitals
 from sim.intake import read_all
 from sim.oracle import oracle
-from sim.progress import Watch
+from sim.progress import Watch, bars
 from sim.simulation import Simulation, real_data
 
 __all__ = ["ENGINES", "Engine", "run"]
@@ -79,9 +81,10 @@ def _hospitals(
     study: Study, simulation: Simulation, folder: Path, console: Console
 ) -> dict[str, Path]:
     if simulation.phantom is not None:
-        make_hospitals(simulation.phantom, folder, study.seed, simulation.processes, console)
         names = [hospital.name for hospital in simulation.phantom.hospitals]
         sites = {name: folder / name for name in names}
+        if not (folder / "truth").is_dir():
+            _make_phantoms(simulation.phantom, folder, study.seed, simulation.processes, console)
     else:
         archive = real_data() / (simulation.acdc.folder if simulation.acdc else "acdc")
         sites = {site.name: site for site in make_acdc_hospitals(archive, folder, threads=1)}
@@ -94,24 +97,39 @@ def _hospitals(
     return {name: sites[name] for name in study.hospitals.all}
 
 
+def _make_phantoms(
+    phantom: PhantomConfig, folder: Path, seed: int, processes: int, console: Console
+) -> None:
+    with bars(console) as progress:
+        tasks = {
+            hospital.name: progress.add_task(f"making {hospital.name}", total=hospital.num_patients)
+            for hospital in phantom.hospitals
+        }
+
+        def show(name: str, done: int, total: int) -> None:
+            progress.update(tasks[name], completed=done, total=total)
+
+        make_hospitals(phantom, folder, seed, processes, show)
+
+
 def _run_arms(arms: list[Arm], engine: Engine, processes: int, console: Console) -> None:
     """Run the arms, at most ``processes`` at once, each in a process of its own."""
-    with Watch({arm.name: arm.run_dir for arm in arms}, console) as watch:
+    with (
+        Watch({arm.name: arm.run_dir for arm in arms}, console) as watch,
         # Spawned, not forked: torch's threads do not survive a fork.
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            running: dict[Future[None], Arm] = {}
-            for arm in arms:
-                start = ENGINES[engine] if arm.name == "federated" else run_local
-                running[pool.submit(start, arm.study_file, arm.run_dir, arm.sites)] = arm
-            try:
-                while running:
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                        watch.finished(running.pop(future).name)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
+        running: dict[Future[None], Arm] = {}
+        for arm in arms:
+            start = ENGINES[engine] if arm.name == "federated" else run_local
+            running[pool.submit(start, arm.study_file, arm.run_dir, arm.sites)] = arm
+        try:
+            for future in as_completed(running):
+                future.result()
+                watch.finished(running[future].name)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _combined(
@@ -131,11 +149,12 @@ def _combined(
         }
         for name, results in by_arm.items()
     }
+    phantom, horizon = simulation.source == "phantom", first.study.horizon_months
     return Results.of(
         {
             **first.model_dump(),
-            "study": {**first.study.model_dump(), "simulated": simulation.source == "phantom"},
+            "study": {**first.study.model_dump(), "simulated": phantom},
             "arms": judged,
-            "oracle": oracle(study, sites) if simulation.source == "phantom" else None,
+            "oracle": oracle(study, sites, horizon) if phantom and horizon else None,
         }
     )

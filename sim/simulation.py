@@ -78,6 +78,6 @@ def load_simulation(path: Path) -> tuple[Study, Simulation]:
 
 
 def real_data() -> Path:
-    """Return the folder of real data: ``CONCORS_DATA``, or ``../shared/data`` beside the project."""
+    """Return the folder of real data: ``CONCORS_DATA``, or ``../shared/data`` by the project."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Path(os.environ.get("CONCORS_DATA", beside))

@@ -45,6 +45,7 @@ class VendorProfile:
     cine_series: str
     lge_series: str
     sequence_name: str
+    late_sequence_name: str
     scan_options: str
     matrix_px: int
     thickness_mm: float
@@ -72,6 +73,7 @@ VENDORS: dict[str, VendorProfile] = {
         cine_series="cine_tf2d_sax",
         lge_series="LGE_psir_sax_MAG",
         sequence_name="*tfi2d1_14",
+        late_sequence_name="*tfl2d1",
         scan_options="SFP",
         matrix_px=208,
         thickness_mm=8.0,
@@ -97,6 +99,7 @@ VENDORS: dict[str, VendorProfile] = {
         cine_series="sBTFE_BH SA",
         lge_series="IR_TFE_LGE SA",
         sequence_name="",
+        late_sequence_name="",
         scan_options="CG",
         matrix_px=256,
         thickness_mm=8.0,
@@ -122,6 +125,7 @@ VENDORS: dict[str, VendorProfile] = {
         cine_series="FIESTA CINE SAX",
         lge_series="MDE SAX",
         sequence_name="",
+        late_sequence_name="",
         scan_options="CARD_GATE\\FAST_GEMS",
         matrix_px=192,
         thickness_mm=8.0,
@@ -147,6 +151,7 @@ VENDORS: dict[str, VendorProfile] = {
         cine_series="TrueSSFP SAX cine",
         lge_series="FFE2D IR SAX",
         sequence_name="FFE_SSFP",
+        late_sequence_name="FFE",
         scan_options="",
         matrix_px=224,
         thickness_mm=8.0,

@@ -8,7 +8,6 @@ this process and stops everything it started. flwr is pinned, so the choice is o
 import importlib
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,16 +31,9 @@ from sim.engines.contract import (
     environment,
     first_line,
 )
+from sim.engines.ray_cluster import local_ray
 
 __all__ = ["run_ray"]
-
-# Ray reads these when it is imported or started. The first makes it listen on the loopback
-# address only (its name tells of the platforms where that is the default); the second leaves the
-# choice of device to the hospital's own settings instead of hiding every GPU from the workers.
-RAY_VARIABLES = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def run_ray(
@@ -75,29 +67,25 @@ def run_ray(
         but an error of this project; those pass through as they are.
     """
     study_file, run_dir, sites = check_inputs(study_file, run_dir, sites)
+    server = _load(server_app, ServerApp)
+    client = _load(client_app, ClientApp)
+    # Flower reads its switch once, at import, which may have been before ours was set.
+    telemetry.FLWR_TELEMETRY_ENABLED = QUIET["FLWR_TELEMETRY_ENABLED"]
     variables = {
         **QUIET,
-        **RAY_VARIABLES,
         STUDY_VARIABLE: str(study_file),
         RUN_VARIABLE: str(run_dir),
         SITES_VARIABLE: os.pathsep.join(str(site) for site in sites),
     }
-    with environment(variables), _signals_restored(), _quiet_flower():
-        ray = _fresh_ray()
-        server = _WatchedServer(_load(server_app, ServerApp), grace_s, ray.shutdown)
+    num_cpus = min(len(sites), os.cpu_count() or 1)
+    with environment(variables), local_ray(num_cpus) as shutdown, _quiet_flower():
+        watched = _WatchedServer(server, grace_s, shutdown)
         try:
             run_simulation(
-                server_app=server.app,
-                client_app=_load(client_app, ClientApp),
+                server_app=watched.app,
+                client_app=client,
                 num_supernodes=len(sites),
-                backend_config={
-                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-                    # "local": never join a cluster that some RAY_ADDRESS points to.
-                    "init_args": {
-                        "address": "local",
-                        "num_cpus": min(len(sites), os.cpu_count() or 1),
-                    },
-                },
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
             )
         except ConcorsError:
             raise
@@ -106,9 +94,8 @@ def run_ray(
                 f"The study failed under Ray with {type(error).__name__}: {first_line(str(error))}"
             ) from error
         finally:
-            server.stop()
-            ray.shutdown()
-        if not server.completed:
+            watched.stop()
+        if not watched.completed:
             raise EngineError(
                 "The server app ended without finishing the study; look at its output above."
             )
@@ -201,39 +188,6 @@ def _load(reference: str, kind: type) -> Any:
             "name the module and the variable that holds the app."
         )
     return app
-
-
-def _fresh_ray() -> Any:
-    """Import Ray; refuse to share one that already runs, whose workers lack our variables."""
-    # Flower reads its switch once, at import, which may have been before ours was set.
-    telemetry.FLWR_TELEMETRY_ENABLED = "0"
-    try:
-        import ray
-        from ray._private import ray_constants
-    except ImportError as error:
-        raise EngineError(
-            "Ray is not installed; install it with: pip install 'concors[ray]'."
-        ) from error
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    if ray.is_initialized():
-        raise EngineError(
-            "Ray already runs in this process, and its workers would not know this study's "
-            "hospitals; call ray.shutdown() first."
-        )
-    return ray
-
-
-@contextmanager
-def _signals_restored() -> Iterator[None]:
-    """Put back the SIGTERM handler that Ray replaces (only the main thread may set one)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = [
     "acquire",
     "mistrigger",
+    "noise_pool",
     "receive_field",
     "smooth_texture",
     "zero_fill",
@@ -16,6 +17,7 @@ __all__ = [
 
 Image = NDArray[np.float32]
 MAX_STORED = 32767
+POOL_IMAGES = 16
 
 
 def receive_field(size_px: int, amplitude: float, rng: np.random.Generator) -> Image:
@@ -64,8 +66,13 @@ def mistrigger(images: Image, rate: float, rng: np.random.Generator) -> None:
         images[:, z] = np.fft.ifft(spectrum, axis=1).real.astype(np.float32)
 
 
+def noise_pool(size_px: int, rng: np.random.Generator) -> Image:
+    """Return the normal deviates of one examination, enough for `POOL_IMAGES` images."""
+    return rng.standard_normal(POOL_IMAGES * size_px * size_px, np.float32)
+
+
 def acquire(
-    images: Image, sd: float, full_scale: float, rng: np.random.Generator
+    images: Image, sd: float, full_scale: float, pool: Image, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """Return stored integers: magnitude of image plus complex Gaussian noise of sd ``sd``, scaled.
 
@@ -75,17 +82,18 @@ def acquire(
     """
     *lead, size_y, size_x = images.shape
     num, pixels = int(np.prod(lead)), size_y * size_x
-    pool = rng.standard_normal(16 * pixels, np.float32)
-    pool *= np.float32(sd * full_scale)
-    windows = rng.integers(0, 15 * pixels, (num, 2))
+    windows = rng.integers(0, len(pool) - pixels, (num, 2))
     stored = np.empty((num, pixels), np.uint16)
     flat = images.reshape(num, pixels)
+    scale, noise = np.float32(full_scale), np.float32(sd * full_scale)
     for index, (first, second) in enumerate(windows):
-        real = flat[index] * np.float32(full_scale)
-        real += pool[first : first + pixels]
+        real = flat[index] * scale
+        imaginary = pool[first : first + pixels] * noise
+        real += imaginary
         real *= real
-        imaginary = pool[second : second + pixels]
-        real += imaginary * imaginary
+        np.multiply(pool[second : second + pixels], noise, out=imaginary)
+        imaginary *= imaginary
+        real += imaginary
         np.sqrt(real, out=real)
         real += np.float32(0.5)
         stored[index] = np.minimum(real, np.float32(MAX_STORED), out=real)

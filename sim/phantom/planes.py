@@ -1,6 +1,7 @@
 """Where the heart lies in the patient, and the image planes laid through it (patient LPS, mm)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,11 @@ class PlaneStack:
     size_px: int
     thickness_mm: float
     step_mm: float
+
+    @cached_property
+    def normal(self) -> Vector:
+        """Unit normal, columns x rows."""
+        return np.cross(self.columns, self.rows)
 
     def points(self, z: int, shift_mm: Vector) -> tuple[NDArray[np.float32], ...]:
         """Return x, y, z of image ``z``'s pixels, each (Y, X), when the patient is shifted by (2,).

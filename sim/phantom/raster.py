@@ -194,9 +194,7 @@ def paint_short_axis(
         box = _box(centre[z], reach, float(surfaces.epi[:, z].max()) + margin, stack)
         view = canvas[:, z, box.rows, box.columns]
         flat = view.reshape(len(view), -1)
-        shares = _paint_slice(
-            flat, surfaces, z, beat.twist_rad, box, signals, scar, edge_mm
-        )
+        shares = _paint_slice(flat, surfaces, z, beat.twist_rad, box, signals, scar, edge_mm)
         view[...] = flat.reshape(view.shape)
         for row, frame in enumerate(label_frames):
             if surfaces.sigma[frame, z, sublevels // 2] >= 0:

@@ -1,0 +1,66 @@
+"""``concors-sim``: phantom hospitals, and a whole consortium in one process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from protocol.errors import ConcorsError
+from sim.config import load_phantom_config
+from sim.hospitals import make_hospitals
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="concors-sim", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Phantom hospitals, and a whole consortium in one process."""
+
+
+@app.command("make-hospitals")
+def make_hospitals_command(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write to.")],
+    config: Annotated[Path, typer.Option(help="YAML file with a simulation.phantom section.")],
+    seed: Annotated[int, typer.Option(min=0, help="Determines every byte.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Write phantom hospitals to OUT, one directory each, and the truth to OUT/truth."""
+    console = Console(stderr=True)
+    phantom = load_phantom_config(config)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("patients"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bars = {
+            hospital.name: progress.add_task(hospital.name, total=hospital.num_patients)
+            for hospital in phantom.hospitals
+        }
+
+        def advance(hospital: str, done: int, total: int) -> None:
+            progress.update(bars[hospital], completed=done, total=total)
+
+        make_hospitals(phantom, out, seed, workers, advance)
+    console.print(f"{len(phantom.hospitals)} hospitals written to {out}", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; an error is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except ConcorsError as error:
+        Console(stderr=True).print(f"{error.code}: {error.sentence}", style="red", highlight=False)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""One Ray of our own: on this machine, on the loopback address, gone when the study is over."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sim.engines.contract import EngineError, environment
+
+__all__ = ["local_ray"]
+
+# Ray reads these when it is imported or started. The first makes it listen on the loopback
+# address only (its name tells of the platforms where that is the default); the second leaves the
+# choice of device to the hospital's own settings instead of hiding every GPU from the workers.
+RAY_VARIABLES = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def local_ray(num_cpus: int) -> Iterator[Callable[[], None]]:
+    """Start Ray with some workers; stop it, and bury its processes, on the way out.
+
+    Workers inherit the environment of this process, and find the modules that it finds.
+
+    Parameters
+    ----------
+    num_cpus : int
+        How many workers may be at work at once, each with one CPU.
+
+    Yields
+    ------
+    callable
+        Stops Ray at once, from any thread.
+
+    Raises
+    ------
+    EngineError
+        When Ray is not installed, or already runs in this process: its workers would not know
+        the environment variables of this study.
+    """
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    with environment({**RAY_VARIABLES, "PYTHONPATH": path}), _sigterm_handler_kept():
+        try:
+            import ray
+            from ray._private import ray_constants, worker
+        except ImportError as error:
+            raise EngineError(
+                "Ray is not installed; install it with: pip install 'concors[ray]'."
+            ) from error
+        if ray.is_initialized():
+            raise EngineError(
+                "Ray already runs in this process, and its workers would not know this study's "
+                "hospitals; call ray.shutdown() first."
+            )
+        # As the variable above, should Ray have been imported before it was set.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            # "local": never join a cluster that some RAY_ADDRESS points to.
+            ray.init(
+                address="local", num_cpus=num_cpus, include_dashboard=False, logging_level="WARNING"
+            )
+            groups = worker._global_node.all_processes.values()
+            started = [info.process for group in groups for info in group]
+            yield ray.shutdown
+        finally:
+            ray.shutdown()
+            # Ray kills what does not end within a second, but does not wait for it.
+            for process in started:
+                process.wait(timeout=30)
+
+
+@contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Put back the SIGTERM handler that Ray replaces (only the main thread may set one)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
