@@ -3,7 +3,8 @@
 The name of a cache file is a hash of every input's relative path, size and modification time, of
 the settings that shape the images, and of the version of intake. Sizes and times rather than
 contents: hashing the contents would cost as much as reading them, every start; a copy that changes
-the times only costs one more reading. Outcomes are not cached: the table is small, and read anew each start.
+the times only costs one more reading. Outcomes are not cached: the table is small, and read anew
+each start.
 """
 
 import hashlib

@@ -76,18 +76,22 @@ def apply_turn(stack: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
     return stack[..., :: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _weights(count: int, positions: np.ndarray, step: float) -> np.ndarray:
-    """Interpolation weights (num_positions, count): linear, widened to the step when shrinking.
+def _taps(count: int, positions: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolation taps: source indices (num_taps, n) and weights float32 of the same shape.
 
-    The widening is what keeps a 0.7 mm image from aliasing on a 1.5 mm grid. Rows of positions
-    outside the image are zero.
+    Linear, and widened to the step when shrinking, which keeps a 0.7 mm image from aliasing on a
+    1.5 mm grid. Positions outside the image have weight 0. Taps rather than a matrix product: BLAS
+    would sum in an order that depends on its threads.
     """
     width = max(1.0, step)
-    weights = np.clip(1.0 - np.abs(positions[:, None] - np.arange(count)) / width, 0.0, None)
-    outside = (positions < -0.5) | (positions > count - 0.5)
-    weights[outside] = 0.0
-    total = weights.sum(axis=1, keepdims=True)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    first = np.ceil(positions - width).astype(int)
+    taps = first + np.arange(int(np.floor(2 * width)) + 1)[:, None]
+    weights = np.clip(1.0 - np.abs(positions - taps) / width, 0.0, None)
+    weights[(taps < 0) | (taps >= count)] = 0.0
+    weights[:, (positions < -0.5) | (positions > count - 0.5)] = 0.0
+    total = weights.sum(axis=0)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    return np.clip(taps, 0, count - 1), weights.astype(np.float32)
 
 
 def _grid(centre_px: float, step_px: float, size: int) -> np.ndarray:
@@ -114,17 +118,15 @@ def resample_rows_columns(
         float32 (..., size, size); 0 outside the source.
     """
     rows, cols = stack.shape[-2:]
-    by_row = _weights(rows, _grid(centre_px[0], step_px[0], size), step_px[0])
-    by_col = _weights(cols, _grid(centre_px[1], step_px[1], size), step_px[1])
-    # Only the part of the source that carries weight takes part in the product.
-    y, x = _support(by_row), _support(by_col)
-    part = np.asarray(stack[..., y, x], dtype=np.float32)
-    return by_row[:, y].astype(np.float32) @ part @ by_col[:, x].T.astype(np.float32)
-
-
-def _support(weights: np.ndarray) -> slice:
-    used = np.flatnonzero(weights.any(axis=0))
-    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+    row_taps, row_weights = _taps(rows, _grid(centre_px[0], step_px[0], size), step_px[0])
+    col_taps, col_weights = _taps(cols, _grid(centre_px[1], step_px[1], size), step_px[1])
+    short = np.zeros((*stack.shape[:-2], size, cols), dtype=np.float32)
+    for tap, weight in zip(row_taps, row_weights, strict=True):
+        short += stack[..., tap, :] * weight[:, None]
+    out = np.zeros((*stack.shape[:-2], size, size), dtype=np.float32)
+    for tap, weight in zip(col_taps, col_weights, strict=True):
+        out += short[..., tap] * weight
+    return out
 
 
 def resample_labels(

@@ -77,11 +77,13 @@ def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
     middle = np.ascontiguousarray(cine[:, edge : num_slices - edge, ::stride, ::stride])
     rows, cols = middle.shape[2:]
     step = (spacing_mm[1] * stride, spacing_mm[2] * stride)
-    turn = np.exp(-2j * np.pi * np.arange(num_phases) / num_phases)
-    flat = middle.reshape(num_phases, -1)
-    real = turn.real.astype(np.float32) @ flat
-    imaginary = turn.imag.astype(np.float32) @ flat
-    harmonic = np.hypot(real, imaginary).reshape(middle.shape[1:])
+    angle = 2 * np.pi * np.arange(num_phases) / num_phases
+    real = np.zeros(middle.shape[1:], dtype=np.float32)
+    imaginary = np.zeros_like(real)
+    for phase, cosine, sine in zip(middle, np.cos(angle), np.sin(angle), strict=True):
+        real += phase * np.float32(cosine)
+        imaginary += phase * np.float32(sine)
+    harmonic = np.hypot(real, imaginary)
     motion = np.minimum(harmonic, np.percentile(harmonic, CLIP_PERCENTILE)).mean(axis=0)
     blood = middle.mean(axis=(0, 1))
     blood = np.clip(blood / max(float(np.percentile(blood, 98)), 1e-12), 0.0, 1.0)

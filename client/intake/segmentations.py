@@ -114,9 +114,9 @@ def _add(
             "SegmentIdentificationSequence"
         )
         number = int(segment[0].ReferencedSegmentNumber)
-        values = np.where(plane >= threshold, number, 0)
-        mapped = map_labels(values, convention)
-        labels[z][mapped > 0] = mapped[mapped > 0]
+        drawn = plane >= threshold
+        if drawn.any():
+            labels[z][drawn] = map_labels(np.array([number]), convention)[0]
 
 
 def _place_of(
