@@ -72,7 +72,7 @@ def spread(counts: IntArray, min_cell: int) -> FloatArray:
     zeros.
     """
     result = np.zeros(counts.shape)
-    if is_small(int(counts.sum()), min_cell):
+    if not counts.size or is_small(int(counts.sum()), min_cell):
         return result
     for box in blocks(counts, min_cell):
         cells = counts[box]

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from protocol.stats.cells import blocks, spread
+from protocol.stats.cells import blocks, is_small
 from protocol.stats.kaplan_meier import NOBODY, SurvivalCurve, kaplan_meier
 from protocol.stats.sums import FloatArray, IntArray, Sums, require
 
@@ -166,7 +166,7 @@ class LifeTable(Sums):
         """Return a table from which no count of 1 .. ``min_cell`` - 1 patients can be read.
 
         Small cells are joined with their neighbours by halving the grid and their content is spread
-        evenly over the joined span (`cells.spread`); ``coarse_months`` is the longest such span. A
+        evenly over the joined span; ``coarse_months`` is the longest such span. A
         group whose events or censorings are small as a whole is withheld.
 
         Parameters
@@ -188,17 +188,35 @@ class LifeTable(Sums):
         widest = self.coarse_months
         for group in np.flatnonzero(~hidden):
             for source, target in ((self.events, events), (self.censored, censored)):
-                counts = np.rint(source[group]).astype(np.int64)
-                target[group] = spread(counts, min_cell)
-                widest = max(widest, self._widest(counts, min_cell))
+                target[group], span = self._coarser(source[group], min_cell)
+                widest = max(widest, span)
         withheld = self.withheld + hidden
         return type(self)(self.grid_months, self.names, events, censored, withheld, widest)
 
-    def _widest(self, counts: IntArray, min_cell: int) -> float:
-        spans = [span for (span,) in blocks(counts, min_cell) if counts[span].sum()]
+    def _coarser(self, row: FloatArray, min_cell: int) -> tuple[FloatArray, float]:
+        """Return a row without small cells, and the longest span it was spread over, months."""
+        counts = np.rint(row).astype(np.int64)
         grid = (*self.grid_months, self.grid_months[-1])
-        lengths = [grid[s.stop] - grid[s.start] for s in spans if s.stop - s.start > 1]
-        return max(lengths, default=0.0)
+        intervals = len(self.grid_months) - 1
+        inside, end = int(counts[:intervals].sum()), int(counts[intervals:].sum())
+        if is_small(inside, min_cell) or is_small(end, min_cell):
+            parts = [(0, counts)]
+        else:
+            # Most patients are often still observed at the grid's end. Spread over the last months
+            # they would look lost to follow-up, so the end is a cell of its own where it may be.
+            parts = [(0, counts[:intervals]), (intervals, counts[intervals:])]
+        result, widest = np.zeros(len(row)), 0.0
+        for first, part in parts:
+            for (span,) in blocks(part, min_cell) if len(part) else []:
+                total, width = float(part[span].sum()), span.stop - span.start
+                start, stop = first + span.start, first + span.stop
+                result[start:stop] = total / width
+                if total and width > 1:
+                    widest = max(widest, grid[stop] - grid[start])
+                    if stop > intervals:  # joined with the end: half of it there
+                        result[start:intervals] = total / 2 / (width - 1)
+                        result[intervals] = total / 2
+        return result, widest
 
 
 def monthly_grid(horizon_months: float) -> tuple[float, ...]:

@@ -10,6 +10,13 @@ from server.results import Hospital, Results
 __all__ = ["cohort_table", "hospital_columns", "label_of"]
 
 BINARY_UNITS = {"0/1", "sex", "yes/no"}
+VENDORS = {
+    "siemens": "Siemens",
+    "philips": "Philips",
+    "ge": "GE",
+    "canon": "Canon",
+    "other": "Other",
+}
 LABELS = {
     "age": "Age",
     "sex": "Male sex",
@@ -79,7 +86,7 @@ def _counts(title: str, hospitals: list[Hospital], field: str, min_cell: int) ->
     rows = [Row(title, heading=True)]
     for key in keys:
         cells = (count(table[key], min_cell) if key in table else "0" for table in tables)
-        rows.append(Row(key.capitalize() if field == "vendors" else key, tuple(cells)))
+        rows.append(Row(VENDORS.get(key, key) if field == "vendors" else key, tuple(cells)))
     return rows
 
 
@@ -90,7 +97,7 @@ def _covariates(hospitals: list[Hospital]) -> list[Row]:
             names.setdefault(name, hospital.units.get(name, ""))
     if not names:
         return []
-    rows = [Row("Characteristics: mean ± SD or share, and missing", heading=True)]
+    rows = [Row("Characteristics (mean ± SD, or share of patients)", heading=True)]
     for name, unit in names.items():
         label = label_of(name)
         binary = unit in BINARY_UNITS
@@ -112,4 +119,4 @@ def _covariate(hospital: Hospital, name: str, binary: bool) -> str:
     digits = 0 if abs(mean) >= 100 else 1
     text = f"{100 * mean:.0f} %" if binary else mean_sd(mean, sd, digits)
     gone = 100 * missing / (n + missing)
-    return f"{text} ({gone:.0f} % missing)" if missing else text
+    return f"{text}\n{gone:.0f} % missing" if missing else text

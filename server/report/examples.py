@@ -82,7 +82,7 @@ def _window(shape: tuple[int, ...], maps: list[npt.NDArray[Any]]) -> tuple[slice
     if not marked.any():
         return slice(0, shape[0]), slice(0, shape[1])
     y, x = np.nonzero(marked)
-    half = int(0.75 * max(np.ptp(y), np.ptp(x)) + 4)
+    half = int(0.64 * max(np.ptp(y), np.ptp(x)) + 4)
     sides = []
     for values, length in ((y, shape[0]), (x, shape[1])):
         centre = int(values.min() + values.max()) // 2

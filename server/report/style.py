@@ -11,6 +11,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 __all__ = ["EXTERNAL", "GROUPS", "INK", "INTERNAL", "MUTED", "line_styles", "new_figure", "svg"]
 
@@ -56,10 +57,13 @@ def line_styles(count: int) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def new_figure(width_in: float, height_in: float) -> Iterator[Figure]:
-    """Give a figure in the report's style; draw and call `svg` inside the block."""
+def new_figure(width_in: float, height_in: float, *, gap: float = 0.02) -> Iterator[Figure]:
+    """Give a figure in the report's style; draw and call `svg` inside the block.
+
+    ``gap`` is the space between panels as a share of a panel.
+    """
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(wspace=gap))
         FigureCanvasSVG(figure)
         yield figure
 
@@ -76,7 +80,7 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", dpi=144, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -87,8 +91,8 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
         f'<svg role="img" aria-label="{escape(description)}" style="max-width:{width_px:.0f}px"'
     )
     text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)
-    # Every figure numbers its groups from 1, and an id must be unique within the page.
-    text = re.sub(
-        r'\sid="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib)[.\w]*"', "", text
-    )
+    # Every figure numbers its groups from 1, and an id must be unique within the page: only those
+    # that something refers to are kept, and these are salted.
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     return Markup(text.replace("<svg", opening, 1))  # noqa: S704 - drawn here, text escaped

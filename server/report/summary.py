@@ -49,7 +49,7 @@ def summary_sentences(results: Results) -> list[str]:
         sentences.append(
             f"LV ejection fraction was on average {number(abs(ef.bias), 1)} percentage points "
             f"{direction} the reference; 95 % of differences are expected between "
-            f"{interval(*ef.limits, 1)}."
+            f"{interval(*ef.limits, 1, 'and')}."
         )
     return sentences
 

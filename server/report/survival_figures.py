@@ -40,8 +40,8 @@ def forest_figure(rows: list[ForestRow]) -> Markup | None:
         panel.set_yticks(range(len(rows)), [row.label for row in rows])
         panel.tick_params(axis="y", length=0)
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        low, _ = panel.get_xlim()
-        panel.set_xlim(min(low, 0.45), 1.0)
+        low, high = panel.get_xlim()
+        panel.set_xlim(min(low, 0.45), min(max(high, 0.8), 1.0))
         panel.set_xlabel("C-index (0.5 = chance, 1 = perfect ranking)")
         for label, colour in (("internal hold-out", INTERNAL), ("external", EXTERNAL)):
             panel.plot([], [], "o", color=colour, label=label)
@@ -67,7 +67,7 @@ def kaplan_meier_figure(tables: list[tuple[str, LifeTable]]) -> Markup | None:
     if not tables:
         return None
     rows = max(len(table.names) for _, table in tables)
-    with new_figure(5.3 * len(tables), 3.5 + 0.2 * rows) as figure:
+    with new_figure(5.3 * len(tables), 3.5 + 0.2 * rows, gap=0.06) as figure:
         ratios = [3.2, 0.25 + 0.21 * rows]
         grid = figure.subplots(2, len(tables), squeeze=False, height_ratios=ratios)
         for (title, table), curves, numbers in zip(tables, grid[0], grid[1], strict=True):
@@ -107,7 +107,7 @@ def _numbers(panel: Any, table: LifeTable, ticks: list[float], styles: Any) -> N
     for group, (name, (colour, _)) in enumerate(zip(table.names, styles, strict=False)):
         label = panel.get_yaxis_transform()
         panel.text(
-            -0.03, group, name, transform=label, color=colour, ha="right", va="center", fontsize=8.5
+            -0.05, group, name, transform=label, color=colour, ha="right", va="center", fontsize=8.5
         )
         empty = table.num_patients[group] == 0
         for month in ticks:
@@ -142,9 +142,13 @@ def _calibration(panel: Any, sums: Calibration, colour: str) -> None:
     known = np.isfinite(x) & np.isfinite(y)
     top = min(1.0, 1.1 * float(np.max([*x[known], *np.nan_to_num(high[known]), 0.1])))
     panel.plot([0, top], [0, top], color=MUTED, lw=0.9, ls="--")
-    for place, value, below, above in zip(x[known], y[known], low[known], high[known], strict=True):
+    rows = zip(
+        x[known], y[known], low[known], high[known], sums.table.num_patients[known], strict=True
+    )
+    for place, value, below, above, n in rows:
         panel.plot([place, place], [below, above], color=colour, lw=1.4)
         panel.plot([place], [value], "o", color=colour, ms=6)
+        panel.text(place + 0.02 * top, value, f"{n:.0f}", fontsize=8, va="center", color=MUTED)
     panel.set_xlim(0, top)
     panel.set_ylim(0, top)
     panel.set_aspect("equal")

@@ -33,11 +33,11 @@ def mean_sd(mean: float, sd: float, digits: int) -> str:
     return number(mean, digits) if math.isnan(sd) else f"{number(mean, digits)} ± {sd:.{digits}f}"
 
 
-def interval(low: float, high: float, digits: int) -> str:
+def interval(low: float, high: float, digits: int, between: str = "to") -> str:
     """Return ``low to high``, or a dash."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return DASH
-    return f"{number(low, digits)} to {number(high, digits)}"
+    return f"{number(low, digits)} {between} {number(high, digits)}"
 
 
 def p_value(p: float) -> str:

@@ -133,7 +133,7 @@ def _life_table_note(title: str, table: LifeTable) -> str:
         if count
     ]
     if hidden:
-        note += f"; withheld as too small: {', '.join(hidden)}"
+        note += f"; withheld as too small: {', '.join(hidden)}, so the curve is that of the others"
     if table.coarse_months:
         note += f"; counts spread over spans of up to {table.coarse_months:g} months"
     return note + "."
@@ -147,4 +147,4 @@ def _calibration_note(title: str, sums: Calibration) -> str:
         f"observed/expected {number(ratio, 2)}"
     )
     hidden = int(sums.table.withheld.sum())
-    return note + (f"; {hidden} small groups withheld" if hidden else "") + "."
+    return note + (f"; {hidden} small groups of single hospitals withheld" if hidden else "") + "."
