@@ -1,8 +1,8 @@
 """DICOM data elements as bytes: explicit VR, little endian (PS3.5, 7.1.2).
 
 pydicom builds and checks an object per element, which for a thousand small images costs more than
-imaging the phantom. Here tag and VR come from pydicom's dictionary and the value is written straight
-away; the tests read everything back with pydicom.
+imaging the phantom. Here tag and VR come from pydicom's dictionary and the value is written at
+once; the tests read everything back with pydicom.
 """
 
 import struct

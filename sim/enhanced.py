@@ -1,4 +1,4 @@
-"""Enhanced multi-frame MR: a whole stack in one object (PS3.3 A.36.2, functional groups C.7.6.16)."""
+"""Enhanced multi-frame MR: a whole stack in one object (PS3.3 A.36.2, groups C.7.6.16)."""
 
 import numpy as np
 

@@ -4,6 +4,7 @@ Axes: T frames, Z slices, Y rows, X columns.
 """
 
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,11 @@ class Examination:
     es_frame: int
     volumes_ml: tuple[tuple[float, float, float], tuple[float, float, float]]
     slope: float
+
+
+class _Sampling(TypedDict):
+    sublevels: int
+    edge_mm: float
 
 
 @dataclass(frozen=True)
@@ -221,7 +227,7 @@ def _short_axis(
     texture = 1 + np.float32(0.12) * smooth_texture(background.shape, 6, rng)
     background *= texture
     late_background *= texture
-    options = {"sublevels": images.sublevels, "edge_mm": scanner.edge_mm}
+    options = _Sampling(sublevels=images.sublevels, edge_mm=scanner.edge_mm)
     canvas = np.repeat(background[None], len(motion.phase), axis=0)
     labelled = (0, es_frame)
     labels = paint_short_axis(

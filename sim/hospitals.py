@@ -1,7 +1,7 @@
 """Write phantom hospitals: each directory as a real hospital would hand it over, the truth apart.
 
-Every patient is drawn from a generator named by (seed, hospital, index), so the bytes depend neither
-on the number of workers nor on the order in which they finish.
+Every patient is drawn from a generator named by (seed, hospital, index), so the bytes depend
+neither on the number of workers nor on the order in which they finish.
 """
 
 import multiprocessing
@@ -291,7 +291,9 @@ def _make_hospital(
     truth = _hospital_truth(config, hospital.name, seed, tuple(patient.truth for patient in made))
     write_truth(making / "truth" / f"{hospital.name}.json", truth)
     labels = {patient.truth.mask_key: patient.labels for patient in made}
-    np.savez_compressed(making / "truth" / f"{hospital.name}_masks.npz", **labels)
+    np.savez_compressed(
+        making / "truth" / f"{hospital.name}_masks.npz", allow_pickle=False, **labels
+    )
 
 
 def make_hospitals(

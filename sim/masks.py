@@ -1,4 +1,4 @@
-"""Expert masks as DICOM SEG, one object per labelled phase, that name the cine images they lie on."""
+"""Expert masks as DICOM SEG: one object a labelled phase, naming the cine images it lies on."""
 
 import io
 from collections.abc import Mapping

@@ -47,7 +47,7 @@ class DiseaseProfile:
     family_scd: float
 
 
-# Normal hearts: Kawel-Boehm 2015; DCM, HCM: registries as summarised in the phantom's specification.
+# Normal hearts: Kawel-Boehm et al. 2015; the diseases after published registries, rounded.
 DISEASES: Mapping[str, DiseaseProfile] = {
     "normal": DiseaseProfile(
         (160, 22), (0.65, 0.045), (7.6, 0.7), (92, 4), (14, 1.5), (0, 0.15),
@@ -239,7 +239,7 @@ def draw_patient(
         length_mm=_gauss(rng, profile.length_mm, 74, 120) * (1.0 if male else 0.94),
         wall_mm=_gauss(rng, profile.wall_mm, 5.5, 14) * (1.0 if male else 0.88),
         septal_hypertrophy=float(rng.uniform(*profile.hypertrophy)),
-        roughness=tuple(float(value) for value in rough),
+        roughness=rough,
         rv_half_angle=half_angle,
     )
     heart = build_heart(anatomy)

@@ -56,7 +56,7 @@ def mistrigger(images: Image, rate: float, rng: np.random.Generator) -> None:
     In place. An irregular beat puts lines of the wrong phase into an image: blur of what moves and
     faint ghosts along the phase direction (rows).
     """
-    num_frames, num_slices, size_y, _ = images.shape
+    num_slices, size_y = images.shape[1:3]
     affected = np.flatnonzero(rng.random(num_slices) < rate)
     for z in affected:
         late = rng.random(size_y) < rng.uniform(0.15, 0.4)
@@ -76,9 +76,9 @@ def acquire(
 ) -> NDArray[np.uint16]:
     """Return stored integers: magnitude of image plus complex Gaussian noise of sd ``sd``, scaled.
 
-    A signal of 1 becomes about ``full_scale``. Every image takes its noise from two random windows of
-    one pool of normal deviates, which is several times faster than fresh ones and, since no two
-    windows coincide, leaves nothing a network could learn.
+    A signal of 1 becomes about ``full_scale``. Every image takes its noise from two random
+    windows of one pool of normal deviates, which is several times faster than fresh ones and,
+    since no two windows coincide, leaves nothing a network could learn.
     """
     *lead, size_y, size_x = images.shape
     num, pixels = int(np.prod(lead)), size_y * size_x

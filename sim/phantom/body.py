@@ -1,4 +1,4 @@
-"""The torso around the heart: ellipsoids of tissue in patient coordinates, painted back to front."""
+"""The torso around the heart: ellipsoids of tissue in patient coordinates, back to front."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The heart at end-diastole: every surface is a radius over (level, angle) about the LV long axis.
 
 Axes of all tables: (S, A) with S levels ``sigma`` from 0 (mitral plane) to 1 (endocardial apex) and
-beyond to the epicardial apex, A angles ``theta`` in [0, 2 pi): 0 is anterior, pi/2 the septum (towards
-the RV), pi inferior, 3 pi/2 lateral, the order of the AHA segments. Lengths in mm.
+beyond to the epicardial apex, A angles ``theta`` in [0, 2 pi): 0 is anterior, pi/2 the septum
+(towards the RV), pi inferior, 3 pi/2 lateral, the order of the AHA segments. Lengths in mm.
 
 A star-shaped surface has the volume ``1/2 int int r^2 dtheta dz``, and it can be rasterised by one
 table look-up a pixel.

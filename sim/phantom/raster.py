@@ -107,8 +107,8 @@ class Layer:
 def _layer(radius: Image, like: Image, edge_mm: float, margin_mm: float = 0.0) -> Layer:
     """Average a surface (T, K, A) over the slice's thickness.
 
-    A wall that slants through the slice is a ramp as wide as its radius varies; all surfaces outside
-    the epicardium take the epicardium's width (``like``), so that where they coincide they cancel.
+    A wall that slants through the slice is a ramp as wide as its radius varies; all surfaces from
+    the epicardium outwards take its width (``like``), so that where they coincide they cancel.
     """
     open_levels = like.max(axis=2) > 0
     count = np.maximum(open_levels.sum(axis=1), 1)[:, None].astype(np.float32)
@@ -261,7 +261,9 @@ def _wall_signal(
         return healthy
     inner, outer = np.take(endo, box.index, axis=1), np.take(epi, box.index, axis=1)
     depth = np.clip((box.distance - inner) / np.maximum(outer - inner, 0.5), 0, 1)
-    intensity = scar_intensity(scar, box.theta, np.float32(sigma), depth).astype(np.float32)
+    intensity = scar_intensity(scar, box.theta, np.full(1, sigma, np.float32), depth).astype(
+        np.float32
+    )
     return healthy + (np.float32(signals["scar"]) - healthy) * intensity
 
 

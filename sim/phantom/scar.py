@@ -1,8 +1,8 @@
 """Scar: patches in the wall's own coordinates, with a border (grey) zone around a core.
 
 Coordinates: ``theta`` and ``sigma`` as in `sim.phantom.geometry`, and depth in [0, 1] from
-endocardium to epicardium. A patch's intensity falls from 1 inside to 0 outside over its soft border;
-core is intensity >= 0.7, grey zone 0.3 to 0.7.
+endocardium to epicardium. A patch's intensity falls from 1 inside to 0 outside over its soft
+border; core is intensity >= 0.7, grey zone 0.3 to 0.7.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Steady-state signal of the two sequences, and the relaxation times of the tissues.
 
-``bssfp_signal`` is always positive; ``inversion_recovery_signal`` keeps its sign, so that tissues mix
-in a voxel before the magnitude is taken, as they do in the scanner.
+``bssfp_signal`` is always positive; ``inversion_recovery_signal`` keeps its sign, so that tissues
+mix in a voxel before the magnitude is taken, as they do in the scanner.
 """
 
 from dataclasses import dataclass
