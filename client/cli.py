@@ -1,0 +1,138 @@
+"""``concors-client``: what a hospital's research engineer types."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from client.check import Report, examine
+from client.cohort import load_cohort
+from client.site import load_site
+from protocol.config import Preprocessing, load_study, parse
+from protocol.errors import ConcorsError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="A hospital's side of Concors.",
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+@app.callback()
+def _group() -> None:
+    # With a callback typer keeps `check` as a subcommand even while it is the only one.
+    """A hospital's side of Concors."""
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn an error of ours into one sentence and exit code 1."""
+    try:
+        yield
+    except ConcorsError as error:
+        errors.print(f"[bold red]{error.code}[/] {error.sentence}", highlight=False)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def check(
+    site_dir: Annotated[Path, typer.Argument(help="Directory with site.yaml.")],
+    study: Annotated[
+        Path | None, typer.Option(help="Study file whose preprocessing to use.")
+    ] = None,
+    spacing: Annotated[float | None, typer.Option(help="In-plane pixel spacing, mm.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the crop, pixels.")] = None,
+) -> None:
+    """Read the hospital's data as a study would, and say what is usable and what is not.
+
+    Exit code 0 if the hospital could train a stage, else 1.
+    """
+    with _sentences():
+        base = load_study(study).preprocessing if study else Preprocessing()
+        given = {"spacing_mm": spacing, "crop_px": crop}
+        changed = {key: value for key, value in given.items() if value is not None}
+        preprocessing = parse(Preprocessing, base.model_dump() | changed, "--spacing/--crop")
+        config = load_site(site_dir)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(f"reading {config.name}", total=None)
+
+            def tell(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            cohort = load_cohort(site_dir, preprocessing, tell)
+        report = examine(cohort, config)
+    for table in _tables(report):
+        console.print(table)
+    if not report.trains:
+        errors.print(
+            f"[bold red]{report.site} cannot train[/]: it has neither masks nor outcomes with "
+            "events; add masks or outcomes to site.yaml."
+        )
+        raise typer.Exit(1)
+    console.print(f"[bold green]{report.site} can train[/]: {', '.join(report.trains)}.")
+
+
+def _tables(report: Report) -> Iterator[Table]:
+    yield _pairs(f"{report.site}: patients", _patients(report))
+    if report.refused:
+        table = Table("what", "why", "count", title="Not used")
+        for refusal in report.refused:
+            table.add_row(refusal.kind, refusal.reason, str(refusal.count))
+        yield table
+    if report.missing:
+        missing = {name: f"{share:.0%}" for name, share in report.missing.items()}
+        yield _pairs("Covariates missing", missing)
+    yield _pairs("What a study would learn", report.leaves)
+
+
+def _patients(report: Report) -> dict[str, str]:
+    def counts(by: Mapping[str, int]) -> str:
+        return ", ".join(f"{name} {count}" for name, count in by.items())
+
+    months = "" if math.isnan(report.median_months) else f"{report.median_months:.0f} months"
+    low, high = report.spacing_mm
+    return {
+        "found": str(report.found),
+        "usable": str(report.usable),
+        "vendors": counts(report.vendors),
+        "field strengths": counts(report.field_strengths_t),
+        "slices": f"{report.slices[0]} to {report.slices[1]}, {low:.1f} to {high:.1f} mm apart",
+        "with expert masks": str(report.with_masks),
+        "with late enhancement": str(report.with_lge),
+        "with outcome": str(report.with_outcome),
+        "events": str(report.events),
+        "median follow-up": months,
+    }
+
+
+def _pairs(title: str, rows: Mapping[str, str]) -> Table:
+    table = Table(title=title, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
