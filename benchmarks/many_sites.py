@@ -23,6 +23,8 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
 }
 
+import itertools
+
 import numpy as np
 from flwr.app import (
     Array,
@@ -151,7 +153,7 @@ def run_theirs() -> dict[str, object]:
 
 def summary(start: float, marks: list[float], checksum: float) -> dict[str, object]:
     """Seconds of the whole run and of each round; ``marks[0]`` is the start of round 1."""
-    rounds = [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    rounds = [after - before for before, after in itertools.pairwise(marks)]
     return {"whole_s": time.perf_counter() - start, "rounds_s": rounds, "checksum": checksum}
 
 

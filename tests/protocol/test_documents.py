@@ -20,7 +20,7 @@ def test_equal_documents_have_equal_bytes() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
 def test_what_json_cannot_carry_is_refused(value: object) -> None:
-    with pytest.raises(PayloadError, match="^The answer holds a value that cannot be sent"):
+    with pytest.raises(PayloadError, match=r"^The answer holds a value that cannot be sent"):
         encode({"x": value}, "The answer")
 
 
@@ -29,13 +29,13 @@ def test_what_json_cannot_carry_is_refused(value: object) -> None:
     ['{"x":NaN}', '{"x":-Infinity}', '{"x":1e999}', '{"x":1,"x":2}', '{"x":' + "[" * 200_000],
 )
 def test_what_is_not_a_finite_number_is_refused(text: str) -> None:
-    with pytest.raises(PayloadError, match="^The answer holds a NaN, an infinite number"):
+    with pytest.raises(PayloadError, match=r"^The answer holds a NaN, an infinite number"):
         decode(text, "The answer")
 
 
 @pytest.mark.parametrize("text", ["", "{", "nothing", "{'x': 1}"])
 def test_what_is_not_json_is_refused(text: str) -> None:
-    with pytest.raises(PayloadError, match="^The answer is not JSON"):
+    with pytest.raises(PayloadError, match=r"^The answer is not JSON"):
         decode(text, "The answer")
 
 

@@ -57,7 +57,7 @@ def test_an_answer_comes_back_as_it_was() -> None:
 
 
 def test_a_metric_that_is_nan_is_never_sent() -> None:
-    with pytest.raises(PayloadError, match="^The document of a train reply holds a value"):
+    with pytest.raises(PayloadError, match=r"^The document of a train reply holds a value"):
         TrainReply(ARRAYS, 7, 2, {"loss": float("nan")}).to_records()
 
 
@@ -90,7 +90,7 @@ def test_one_kind_of_message_is_not_another(study: Study) -> None:
     ],
 )
 def test_an_answer_with_anything_else_is_refused(records: RecordDict) -> None:
-    with pytest.raises(PayloadError, match="^The answer of A"):
+    with pytest.raises(PayloadError, match=r"^The answer of A"):
         Answer.from_records(records, "The answer of A")
 
 
@@ -120,7 +120,7 @@ def test_a_reply_with_a_wrong_type_is_refused(field: str, value: str) -> None:
     text = ",".join(f'"{key}":{item}' for key, item in good.items())
     records = TrainReply(ARRAYS, 7, 2).to_records()
     records["document"] = ConfigRecord({"json": f'{{"kind":"train reply",{text}}}'})
-    with pytest.raises(PayloadError, match="^The reply of A: "):
+    with pytest.raises(PayloadError, match=r"^The reply of A: "):
         TrainReply.from_records(records, "The reply of A")
 
 

@@ -105,7 +105,7 @@ def test_too_many_bytes_are_refused_and_the_limit_is_named() -> None:
     record = to_array_record({"w": np.zeros(2**18, dtype=np.float32)})
     size = len(record["w"].data)
     assert from_array_record(record, "A", size)
-    with pytest.raises(PayloadError, match="exceed the limit of 1.0 MiB; raise rounds.max_reply"):
+    with pytest.raises(PayloadError, match=r"exceed the limit of 1.0 MiB; raise rounds.max_reply"):
         from_array_record(record, "A", size - 1)
 
 

@@ -1,5 +1,6 @@
 """Joining and asking: bounded, in a fixed order, and saying who is missing."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,11 +84,11 @@ def test_a_node_that_refuses_is_quoted_and_asked_again(hand_clock: Any) -> None:
         return {"site": context.node_config["site"], "version": "1"}
 
     grid = consortium_of(["A"], hello)
-    with pytest.raises(QuorumError, match="node 2 said E100 site.yaml has no 'images' section"):
+    with pytest.raises(QuorumError, match=r"node 2 said E100 site.yaml has no 'images' section"):
         join(grid, ["A"], 5.0, clock=hand_clock.clock())
     asked.clear()
     assert join(consortium_of(["A"], hello), ["A"], 60.0, clock=hand_clock.clock()) == {"A": 2}
-    assert [b - a for a, b in zip(asked, asked[1:], strict=False)] == [10.0, 10.0]
+    assert [b - a for a, b in itertools.pairwise(asked)] == [10.0, 10.0]
 
 
 def test_an_app_that_fails_is_quoted_without_its_text(hand_clock: Any) -> None:
@@ -113,7 +114,7 @@ def test_another_version_is_refused_by_name(hand_clock: Any) -> None:
 
 
 def test_two_nodes_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="^Two nodes call themselves A; give each hospital its"):
+    with pytest.raises(ConfigError, match=r"^Two nodes call themselves A; give each hospital its"):
         join(consortium_of(["A", "B", "A"]), ["A", "B"], 5.0)
 
 

@@ -21,7 +21,7 @@ def test_counts_are_accepted_up_to_their_limits(num_patients: int, num_events: i
 
 @pytest.mark.parametrize(("num_patients", "num_events"), [(0, 0), (31, 0), (10, 11)])
 def test_counts_beyond_their_limits_are_refused(num_patients: int, num_events: int) -> None:
-    with pytest.raises(PayloadError, match="^The reply of A claims"):
+    with pytest.raises(PayloadError, match=r"^The reply of A claims"):
         read_reply(TrainReply(ARRAYS, num_patients, num_events).to_records(), "A", EXPECTED)
 
 

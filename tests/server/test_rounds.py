@@ -414,7 +414,7 @@ def test_checkpoints_of_another_study_are_not_continued(consortium: Any, tmp_pat
 
 
 def test_a_hospital_the_survey_did_not_count_is_refused(consortium: Any) -> None:
-    with pytest.raises(ConfigError, match="^B has no patient count from the survey; run the surv"):
+    with pytest.raises(ConfigError, match=r"^B has no patient count from the survey; run the surv"):
         consortium().run(max_patients={"A": 1, "C": 1})
 
 
