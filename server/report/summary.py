@@ -87,7 +87,7 @@ def _ranking(results: Results, part: SiteValidation, external: bool) -> str:
     oracle = [row for row in arm_rows(results) if row.oracle]
     best = (oracle[0].external if external else oracle[0].internal) if oracle else None
     if best is not None and best.comparable:
-        text += f", where knowing the true hazard would give {number(best.c_index, 2)}"
+        text += f", where the true hazard itself reaches {number(best.c_index, 2)}"
     return text + "."
 
 
