@@ -91,8 +91,9 @@ class PairCounts(Sums):
         tau_months : float
             Truncation, months.
         replicates : int
-            Bootstrap samples; needs ``rng``. The generator should be the hospital's secret where
-            the counts are to protect patients: whoever knows the draws can take the sums apart.
+            Bootstrap samples; needs ``rng``. Where real patients are counted the generator must be
+            seeded from a secret of the hospital: to one who knows the draws every row is a linear
+            equation in the pairs, and 200 rows give away each pair of 12 patients exactly.
 
         Raises
         ------
