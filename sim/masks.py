@@ -109,6 +109,8 @@ def _fix_identity(dataset: Dataset, identity: Identity, uid: str) -> None:
             element.value = identity.date
         elif element.keyword in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
             element.value = identity.time
+        elif element.keyword == "ContributionDateTime":
+            element.value = identity.date + identity.time
         elif element.keyword == "DimensionOrganizationUID":
             element.value = make_uid(uid, "dimensions")
 
