@@ -6,6 +6,7 @@ layout, whether its numbers can be used, and its fingerprint; how it travels is 
 
 import hashlib
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "Layout",
     "check_finite",
     "check_layout",
+    "dtype_name",
     "fingerprint",
     "layout",
 ]
@@ -40,9 +42,15 @@ class ArraySpec(NamedTuple):
 Layout = dict[str, ArraySpec]
 
 
+@lru_cache(maxsize=64)
+def dtype_name(dtype: np.dtype) -> str:
+    """Return e.g. ``"float32"``; numpy derives the name anew each time, which shows in a round."""
+    return str(dtype.name)
+
+
 def layout(arrays: Arrays) -> Layout:
     """Return the shape and dtype of every array, in the order of the dict."""
-    return {name: ArraySpec(array.shape, array.dtype.name) for name, array in arrays.items()}
+    return {name: ArraySpec(array.shape, dtype_name(array.dtype)) for name, array in arrays.items()}
 
 
 def _first_difference(found: Layout, expected: Layout) -> str | None:

@@ -1,4 +1,4 @@
-"""Everything that can be said between the centre and a hospital, as five frozen classes.
+"""Everything that can be said between the centre and a hospital, as frozen classes.
 
 Each message is one JSON document (a string in Flower's ``ConfigRecord``) and, where a model
 travels, one ``ArrayRecord``. What these classes cannot express cannot leave a hospital.
@@ -9,35 +9,21 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Self
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from protocol.arrays import Arrays
 from protocol.config import Study, parse
 from protocol.documents import check_keys, decode, encode
-from protocol.errors import ConcorsError, ConfigError, PayloadError
+from protocol.errors import ConfigError, PayloadError
 from protocol.records import from_array_record, to_array_record
+from protocol.refusal import Refusal
 
 __all__ = ["MAX_MODEL_BYTES", "Answer", "Question", "Refusal", "TrainReply", "TrainRequest"]
 
 MAX_MODEL_BYTES = 4 * 2**30
 MAX_METRICS = 256
-MAX_SENTENCE = 500
 METRIC_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
-REFUSAL_CODE = re.compile(r"E[1-9][0-9]{2}")
 TRAIN_STAGES = ("segment", "prognosis")
-
-# Flower's own failures, for the operator; the text that comes with them may quote a foreign
-# exception (and so a path or a patient) and is therefore never shown.
-FLOWER_FAILURES = {
-    1: "its app could not be loaded",
-    2: "its app failed with an exception",
-    3: "the request expired or was lost before it was read",
-    4: "its reply expired or was lost",
-    5: "its node is not connected",
-    6: "a condition of its app was not met",
-    7: "its node does not accept this app",
-    8: "its app process ended without a reply",
-}
 
 
 def _pack(kind: str, document: dict[str, Any], arrays: Arrays | None) -> RecordDict:
@@ -77,16 +63,23 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _study_text(study: Study) -> str:
+    return encode(study.model_dump(mode="json", by_alias=True), "The study")
+
+
 @lru_cache(maxsize=8)
-def _study_of(text: str, where: str) -> Study:
+def _parsed(text: str, where: str) -> Study:
     return parse(Study, decode(text, where), where)
 
 
-def _study(values: Any, where: str) -> Study:
-    """Return the checked study; hospitals that share a process share the (frozen) result."""
-    _need(isinstance(values, dict), where, "the study is no object")
+def _study(text: Any, where: str) -> Study:
+    """Return the checked study; hospitals that share a process share the (frozen) result.
+
+    The study travels as a text within the document, so that it is known again without reading it.
+    """
+    _need(isinstance(text, str), where, "the study is no text")
     try:
-        return _study_of(encode(values, where), where)
+        return _parsed(text, where)
     except ConfigError as error:
         raise PayloadError(error.sentence) from error
 
@@ -116,7 +109,7 @@ class TrainRequest:
     def to_records(self) -> RecordDict:
         """Return the message's content; the numbers are copied once."""
         document = {
-            "study": self.study.model_dump(mode="json", by_alias=True),
+            "study": _study_text(self.study),
             "stage": self.stage,
             "round_index": self.round_index,
             "agreed": self.agreed,
@@ -222,7 +215,7 @@ class Question:
     def to_records(self) -> RecordDict:
         """Return the message's content."""
         document = {
-            "study": self.study.model_dump(mode="json", by_alias=True),
+            "study": _study_text(self.study),
             "topic": self.topic,
             "agreed": self.agreed,
         }
@@ -276,37 +269,3 @@ class Answer:
         _need(record is None, where, "an answer brings no arrays")
         _need(isinstance(document["answer"], dict), where, "the answer is no object")
         return cls(document["answer"])
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a hospital did not do as asked: a code and one sentence of ours.
-
-    Attributes
-    ----------
-    code : str
-        ``"E"`` and three digits, as in `protocol.errors`.
-    """
-
-    code: str
-    sentence: str
-
-    @classmethod
-    def of(cls, error: ConcorsError) -> Self:
-        """Return the refusal that one of our own errors stands for."""
-        return cls(error.code, error.sentence)
-
-    def to_error(self) -> Error:
-        """Return it as Flower carries errors: the number of the code, and the sentence."""
-        if not REFUSAL_CODE.fullmatch(self.code):
-            raise PayloadError(f"Refusal code {self.code!r} is not E and three digits; use one.")
-        return Error(code=int(self.code[1:]), reason=self.sentence[:MAX_SENTENCE])
-
-    @classmethod
-    def from_error(cls, error: Error) -> Self:
-        """Read an error reply; text that is not ours is replaced by what its code means."""
-        if type(error.code) is int and 100 <= error.code <= 999:
-            text = "".join(c if c.isprintable() else " " for c in error.reason or "")
-            return cls(f"E{error.code}", text[:MAX_SENTENCE])
-        meaning = FLOWER_FAILURES.get(error.code, "it failed in a way Flower does not explain")
-        return cls("E502", f"The hospital did not reply because {meaning}; see its own log.")

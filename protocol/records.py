@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
-from protocol.arrays import Arrays
+from protocol.arrays import Arrays, dtype_name
 from protocol.errors import PayloadError
 
 __all__ = ["from_array_record", "to_array_record"]
@@ -56,7 +56,7 @@ def to_array_record(arrays: Arrays) -> ArrayRecord:
     record = ArrayRecord()
     for name, array in arrays.items():
         _check_name(name, "A model to send")
-        dtype = array.dtype.name
+        dtype = dtype_name(array.dtype)
         if dtype not in DTYPES:
             raise PayloadError(
                 f"A model to send: array '{name}' is {dtype}, expected one of "

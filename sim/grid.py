@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
@@ -27,19 +27,16 @@ Value = bool | float | int | str
 
 
 def _own_copy(content: RecordDict) -> RecordDict:
-    """Return records whose dicts are the client's own; the arrays' bytes stay shared.
+    """Return records that are the client's own; the arrays in them stay shared.
 
     One request goes to every node, and an app may write into it; in deployment each node has its
-    own copy, so here too one app must not see another's changes. The bytes are immutable.
+    own copy, so here too one app must not see another's changes. An array's bytes are immutable.
     """
     copy = RecordDict()
     for name, record in content.items():
-        if isinstance(record, ArrayRecord):
-            copy[name] = ArrayRecord(dict(record))
-        elif isinstance(record, ConfigRecord):
-            copy[name] = ConfigRecord(dict(record))
-        else:
-            copy[name] = MetricRecord(dict(record))
+        own = type(record)()
+        own.update(record)
+        copy[name] = own
     return copy
 
 
