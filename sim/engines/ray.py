@@ -56,7 +56,7 @@ def run_ray(
     server_app, client_app : str
         ``module:attribute`` of the two apps, importable here and in a Ray worker.
     grace_s : float
-        Seconds that clients still at work get after the server is done, before Ray is stopped.
+        Seconds that clients still at work get after the server is done, before they are killed.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def run_ray(
         SITES_VARIABLE: os.pathsep.join(str(site) for site in sites),
     }
     num_cpus = min(len(sites), os.cpu_count() or 1)
-    with environment(variables), local_ray(num_cpus) as shutdown, _quiet_flower():
-        watched = _WatchedServer(server, grace_s, shutdown)
+    with environment(variables), local_ray(num_cpus) as kill_workers, _quiet_flower():
+        watched = _WatchedServer(server, grace_s, kill_workers)
         try:
             run_simulation(
                 server_app=watched.app,
@@ -146,13 +146,13 @@ class _StoppableGrid(Grid):
 class _WatchedServer:
     """The server app, unchanged, with a record of whether it finished and a way to end it."""
 
-    def __init__(self, inner: ServerApp, grace_s: float, shutdown: Callable[[], None]) -> None:
+    def __init__(self, inner: ServerApp, grace_s: float, kill: Callable[[], None]) -> None:
         self.completed = False
         self._stopped = threading.Event()
         self._ended = threading.Event()
         self._ended.set()
         # The engine waits for clients at work even when nobody wants their reply any more.
-        self._reaper = threading.Timer(grace_s, shutdown)
+        self._reaper = threading.Timer(grace_s, kill)
         self._reaper.daemon = True
         self.app = ServerApp()
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 from sim.engines.contract import EngineError, environment
 
@@ -35,7 +37,8 @@ def local_ray(num_cpus: int) -> Iterator[Callable[[], None]]:
     Yields
     ------
     callable
-        Stops Ray at once, from any thread.
+        Kills the workers at once, from any thread; whoever waits for one gets an error. (Stopping
+        Ray itself would leave them waiting for ever.)
 
     Raises
     ------
@@ -47,7 +50,7 @@ def local_ray(num_cpus: int) -> Iterator[Callable[[], None]]:
     with environment({**RAY_VARIABLES, "PYTHONPATH": path}), _sigterm_handler_kept():
         try:
             import ray
-            from ray._private import ray_constants, worker
+            from ray._private import ray_constants, state, worker
         except ImportError as error:
             raise EngineError(
                 "Ray is not installed; install it with: pip install 'concors[ray]'."
@@ -67,12 +70,19 @@ def local_ray(num_cpus: int) -> Iterator[Callable[[], None]]:
             )
             groups = worker._global_node.all_processes.values()
             started = [info.process for group in groups for info in group]
-            yield ray.shutdown
+            yield partial(_kill_workers, state)
         finally:
             ray.shutdown()
             # Ray kills what does not end within a second, but does not wait for it.
             for process in started:
                 process.wait(timeout=30)
+
+
+def _kill_workers(state: Any) -> None:
+    for actor in state.actors().values():
+        if actor["State"] == "ALIVE":
+            with suppress(ProcessLookupError):
+                os.kill(actor["Pid"], signal.SIGKILL)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 def one_round(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> list[Message]:
-    """Send to every node and wait for every reply."""
+    """Send to every node and wait for every reply, or for the first refusal."""
     content = RecordDict({"arrays": arrays})
     messages = [Message(content, node, "train") for node in nodes]
     pending = set(grid.push_messages(messages))
@@ -56,11 +56,11 @@ def one_round(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> list[Message
     while pending and time.monotonic() < deadline:
         for reply in grid.pull_messages(sorted(pending)):
             pending.discard(reply.metadata.reply_to_message_id)
+            if reply.has_error():
+                reason = reply.error.reason
+                raise QuorumError(f"One hospital refused the round ({reason}); ask it why.")
             replies.append(reply)
         time.sleep(0.1)
-    for reply in replies:
-        if reply.has_error():
-            raise QuorumError(f"One hospital refused round 1 ({reply.error.reason}); ask it why.")
     return replies
 
 

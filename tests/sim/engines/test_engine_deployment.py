@@ -31,15 +31,18 @@ def test_two_rounds_give_the_exact_result_and_leave_nothing(consortium, watch, l
     assert not list(job.run_dir.rglob("*.secret"))
 
 
-def test_refusal_of_one_hospital_is_reported_in_the_servers_sentence(consortium, watch) -> None:
+def test_refusal_is_the_servers_sentence_and_a_client_still_at_work_is_ended(
+    consortium, watch
+) -> None:
     job = consortium(2)
+    (job.sites[0] / "wait").write_text("250")
     (job.sites[1] / "refuse").touch()
     watch(os.getpid())
     log = job.run_dir / "deployment" / "logs" / "study.log"
     with pytest.raises(EngineError) as caught:
         run_deployment(job.study_file, job.run_dir, job.sites, timeout_s=120, **APPS)
     assert caught.value.sentence == (
-        "One hospital refused round 1 (E200 the hospital cannot train); ask it why. "
+        "One hospital refused the round (E200 the hospital cannot train); ask it why. "
         f"The server's log is {log}."
     )
     assert "QuorumError" in log.read_text()

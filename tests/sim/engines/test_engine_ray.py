@@ -39,13 +39,16 @@ def test_two_rounds_give_the_exact_result_and_leave_nothing(
     assert "deprecated" not in caplog.text
 
 
-def test_refusal_of_one_hospital_is_the_servers_own_error(consortium, watch) -> None:
+def test_refusal_is_the_servers_own_error_and_a_client_still_at_work_is_ended(
+    consortium, watch
+) -> None:
     job = consortium(2)
+    (job.sites[0] / "wait").write_text("250")
     (job.sites[1] / "refuse").touch()
     watch(os.getpid())
-    sentence = r"^One hospital refused round 1 \(E200 .*\); ask it why\.$"
+    sentence = r"^One hospital refused the round \(E200 .*\); ask it why\.$"
     with pytest.raises(QuorumError, match=sentence):
-        run_ray(job.study_file, job.run_dir, job.sites, **APPS)
+        run_ray(job.study_file, job.run_dir, job.sites, grace_s=0.5, **APPS)
 
 
 def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
