@@ -1,12 +1,17 @@
 """A hospital as one study sees it: its patients, split into those that train and those held out."""
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from client.cohort import Cohort, Patient, load_cohort
 from client.holdout import held_out
+from client.pseudonyms import load_secret
 from client.site import SiteConfig, load_site
 from client.training import Execution
 from protocol.config import Preprocessing, Study
@@ -57,6 +62,15 @@ class Hospital:
         """Identity of the data, for naming what was computed from them."""
         return "-".join(cohort.fingerprint[:16] for cohort in self.cohorts)
 
+    def private_generator(self, purpose: str) -> np.random.Generator:
+        """Return a generator that follows from the hospital's secret, so that no one else has it.
+
+        The same purpose gives the same draws, run after run.
+        """
+        secret = load_secret(self.directory, self.config.secret)
+        digest = hmac.new(secret, f"generator/{purpose}".encode(), hashlib.sha256).digest()
+        return np.random.default_rng(int.from_bytes(digest, "big"))
+
     def workspace(self, study: Study) -> Path:
         """Return the folder for this study's intermediate results, making it if need be."""
         folder = self.directory / ".concors" / "studies" / study.name
@@ -77,6 +91,7 @@ def open_hospital(
         If ``site.yaml`` is wrong.
     """
     config = load_site(directory)
+    (directory / ".concors").mkdir(exist_ok=True)
     members = [(directory / member).resolve() for member in config.members] or [directory]
     cohorts = tuple(_cohort(member, study, progress) for member in members)
     training: list[Patient] = []

@@ -8,7 +8,6 @@ from client.hospital import Hospital
 from client.prognosis import prognosis_inputs
 from client.survey import has_outcome
 from protocol.payload import Answer, Question
-from protocol.seeds import generator
 from protocol.stats import (
     Calibration,
     Histogram,
@@ -79,7 +78,9 @@ def validate(hospital: Hospital, question: Question) -> Answer:
         risk,
         tau_months=horizon,
         replicates=study.validate_.bootstrap,
-        rng=generator(study.seed, "validate/bootstrap", site=hospital.name),
+        # Not from the study's seed: the centre knows that one, and with the draws known it could
+        # solve the replicates for every comparable pair.
+        rng=hospital.private_generator(f"{study.name}/validate/bootstrap"),
     )
     table = LifeTable.of(
         months, event, risk_group(risk, agreed["risk_cuts"]), grid_months=grid, names=names

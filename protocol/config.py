@@ -4,6 +4,7 @@ The study is the consortium's; it names no path, device or limit of a hospital (
 hospital's own ``site.yaml``, which the centre neither sees nor sets).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -74,8 +75,7 @@ class Hospitals(Frozen):
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
-        names = self.all
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(self.all).items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice; name each hospital once")
         return self

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from protocol import audit
 from protocol.arrays import Arrays
 from protocol.config import Study
-from protocol.payload import Question
-from server.hospitals import collect
+from protocol.errors import PayloadError
+from protocol.payload import Answer, Question, Refusal
+from server.hospitals import ask, require_quorum
 from server.progress import Progress
 
 __all__ = ["Centre"]
@@ -48,16 +50,25 @@ class Centre:
         nodes = {site: self.nodes[site] for site in sites}
         topic = message_type.partition(".")[2]
         self.progress.step(message_type, 0, len(nodes))
-        answers, refused = collect(
-            self.grid,
-            nodes,
-            Question(self.study, topic, agreed, arrays),
-            message_type,
-            deadline_s=self.study.rounds.deadline_s,
-            quorum=self.study.rounds.quorum,
-        )
-        for site in sorted(nodes):
-            outcome = "answered" if site in answers else f"refused {refused[site].code}"
-            audit.append(self.audit_log, message_type, {"site": site, "outcome": outcome})
-        self.progress.step(message_type, len(answers), len(nodes))
+        request = Question(self.study, topic, agreed, arrays).to_records()
+        answers: dict[str, dict[str, Any]] = {}
+        refused: dict[str, Refusal] = {}
+        replies = ask(self.grid, nodes, request, message_type, self.study.rounds)
+        for done, (site, reply) in enumerate(replies, start=1):
+            outcome = reply if isinstance(reply, Refusal) else _document(site, reply)
+            if isinstance(outcome, Refusal):
+                refused[site] = outcome
+            else:
+                answers[site] = outcome
+            said = outcome.code if isinstance(outcome, Refusal) else "answered"
+            audit.append(self.audit_log, message_type, {"site": site, "outcome": said})
+            self.progress.step(message_type, done, len(nodes), site)
+        require_quorum(list(answers), refused, self.study.rounds.quorum, f"The question '{topic}'")
         return answers
+
+
+def _document(site: str, records: RecordDict) -> dict[str, Any] | Refusal:
+    try:
+        return Answer.from_records(records, f"The answer of {site}").document
+    except PayloadError as error:
+        return Refusal.of(error)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocol.config import Study, load_study
+from protocol.config import Prognosis, Segmentation, Study, load_study
 from protocol.errors import ConcorsError
 
 __all__ = ["app", "main"]
@@ -29,7 +29,10 @@ def _describe(study: Study) -> Table:
     table.add_row("external", ", ".join(study.hospitals.external) or "none")
     table.add_row("stages", ", ".join(study.stages))
     weights = {"segment": segmentation_weights, "prognosis": prognosis_weights}
-    sections = {"segment": study.segment, "prognosis": study.prognosis}
+    sections: dict[str, Segmentation | Prognosis] = {
+        "segment": study.segment,
+        "prognosis": study.prognosis,
+    }
     for stage, section in sections.items():
         if stage not in study.stages:
             continue

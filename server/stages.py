@@ -10,7 +10,7 @@ from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
-from server.rounds import RoundEntry, Stage, run_rounds
+from server.rounds import Stage, run_rounds
 from strategies import build
 
 __all__ = ["STAGES"]
@@ -99,14 +99,8 @@ def _train(
     study = centre.study
     section = study.segment if stage == "segment" else study.prognosis
     sites = study.hospitals.train
-    history = findings.history.setdefault(stage, [])
-
-    def on_round(entry: RoundEntry) -> None:
-        history.append(entry)
-        centre.progress.step(stage, entry["round"], section.rounds)
-
     centre.progress.step(stage, 0, section.rounds)
-    return run_rounds(
+    trained, findings.history[stage] = run_rounds(
         centre.grid,
         {site: centre.nodes[site] for site in sites},
         stage=stage,
@@ -118,6 +112,7 @@ def _train(
         weight_by=strategy.weight_by,
         max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
         checkpoints=Checkpoints(centre.run_dir / stage),
-        on_round=on_round,
+        on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),
         audit=centre.audit_log,
     )
+    return trained

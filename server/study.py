@@ -31,9 +31,8 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
     run_dir.mkdir(parents=True, exist_ok=True)
     nodes = join(
         grid,
-        study,
         study.hospitals.all,
-        join_s=study.rounds.join_s,
+        study.rounds.join_s,
         version=version("concors"),
     )
     centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))

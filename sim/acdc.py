@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from protocol.errors import ConfigError
+from sim.secret import write_public_secret
 
 __all__ = ["ACDC_GROUPS", "make_acdc_hospitals"]
 
@@ -43,5 +44,6 @@ def make_acdc_hospitals(archive: Path, out: Path, threads: int = 2) -> list[Path
         images = {"format": "acdc", "path": str(archive), "group": group}
         settings = {"name": site.name, "images": images, "threads": threads}
         (site / "site.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_public_secret(site)
         sites.append(site)
     return sites

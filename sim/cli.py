@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from protocol.errors import ConcorsError
 from sim.config import load_phantom_config
 from sim.hospitals import make_hospitals
+from sim.run import Engine, run
 
 __all__ = ["app", "main"]
 
@@ -51,6 +52,29 @@ def make_hospitals_command(
 
         make_hospitals(phantom, out, seed, workers, advance)
     console.print(f"{len(phantom.hospitals)} hospitals written to {out}", highlight=False)
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Argument(help="Study file with a simulation section.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/<study>-<seed>.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the study's seed.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="How the federated arm runs: local, ray or deployment.")
+    ] = "local",
+) -> None:
+    """Make hospitals, train federated and the comparators, validate, write the report."""
+    from sim.simulation import load_simulation
+
+    console = Console()
+    study, simulation = load_simulation(config)
+    if seed is not None:
+        study = study.model_copy(update={"seed": seed})
+    folder = out or Path("runs") / f"{study.name}-{study.seed}"
+    report = run(study, simulation, folder, engine=engine, console=console)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

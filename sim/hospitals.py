@@ -33,6 +33,7 @@ from sim.outcomes import (
 )
 from sim.patients import Patient, draw_patient
 from sim.records import RECORD_STYLES, write_records
+from sim.secret import write_public_secret
 from sim.truth import HospitalTruth, PatientTruth, write_truth
 from sim.vendors import VENDORS
 
@@ -230,6 +231,8 @@ def _site_yaml(hospital: HospitalConfig) -> str:
             for name, column in style.columns.items()
         },
         "masks": masks,
+        # Several arms of a comparison share the machine, and one thread is the same bytes anywhere.
+        "threads": 1,
     }
     return yaml.safe_dump(site, sort_keys=False)
 
@@ -288,6 +291,7 @@ def _make_hospital(
     )
     (folder / "outcomes.csv").write_text(table, encoding="utf-8")
     (folder / "site.yaml").write_text(_site_yaml(hospital), encoding="utf-8")
+    write_public_secret(folder, seed)
     truth = _hospital_truth(config, hospital.name, seed, tuple(patient.truth for patient in made))
     write_truth(making / "truth" / f"{hospital.name}.json", truth)
     labels = {patient.truth.mask_key: patient.labels for patient in made}
