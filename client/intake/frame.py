@@ -81,7 +81,9 @@ class Frame:
     @property
     def normal(self) -> np.ndarray:
         """Unit normal of the plane, row x column, LPS."""
-        return np.cross(self.along_row, self.along_column)
+        normal = np.cross(self.along_row, self.along_column)
+        # Files hold six digits of each direction; unscaled, 10 mm would become 10.00001.
+        return normal / np.linalg.norm(normal)
 
     @property
     def centre_mm(self) -> np.ndarray:

@@ -9,7 +9,6 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -17,6 +16,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from client.intake.enhanced import ENHANCED_MR, enhanced_frames
 from client.intake.frame import Frame, Pixels, vendor_of
+from client.intake.quiet import quietly
 
 __all__ = ["UNREADABLE", "read_header"]
 
@@ -148,8 +148,7 @@ def read_header(path: Path) -> tuple[Frame, ...] | str:
                 return "not a DICOM file"
             if DEFLATED in head:
                 return "deflated transfer syntax, refused because it can unfold without bound"
-            # Real archives hold UIDs with leading zeros and dates of day 0; they harm nobody.
-            with pydicom_config.disable_value_validation():
+            with quietly():
                 dataset = dcmread(
                     stream,
                     stop_before_pixels=True,

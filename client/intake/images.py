@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 from scipy.ndimage import shift as shift_image
 
 from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
+from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from protocol.errors import DataError
 
 __all__ = ["decode"]
 
-# Decoders that the standard installation has. Anything else is refused before it is opened: a
-# 31 MB run-length file has unfolded to 4 GB.
+# Syntaxes of still images. Anything else, or a decoder that is not installed, is refused before it
+# is opened: a 31 MB run-length file has unfolded to 4 GB.
 DECODABLE = frozenset(
     {
         "1.2.840.10008.1.2",
@@ -87,8 +88,14 @@ def _raw_plane(frame: Frame) -> np.ndarray:
 
 def _coded_plane(frame: Frame) -> np.ndarray:
     path = Path(frame.pixels.path)
-    dataset = dcmread(path, stop_before_pixels=True)
-    if str(dataset.file_meta.TransferSyntaxUID) not in DECODABLE:
+    with quietly():
+        return _decoded(frame, path)
+
+
+def _decoded(frame: Frame, path: Path) -> np.ndarray:
+    syntax = dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+    uncompressed = not syntax.is_compressed
+    if syntax not in DECODABLE or not (uncompressed or get_decoder(syntax).is_available):
         raise DataError("pixels are compressed in a way this installation cannot decode")
     unfolded = frame.rows * frame.cols * frame.pixels.bits // 8 * frame.pixels.num_frames
     if unfolded > MAX_UNFOLDING * path.stat().st_size:

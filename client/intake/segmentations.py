@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from client.intake.headers import UNREADABLE
+from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from client.masks import Labelled, map_labels, pick_phases
 from protocol.errors import DataError
@@ -30,7 +30,7 @@ def index_segmentations(folder: Path) -> tuple[dict[str, list[Path]], int]:
     others = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
         try:
-            with pydicom_config.disable_value_validation():
+            with quietly():
                 dataset = dcmread(
                     path, stop_before_pixels=True, specific_tags=["SOPClassUID", "PatientID"]
                 )
@@ -72,7 +72,7 @@ def read_segmentations(
     by_phase: dict[int, np.ndarray] = {}
     for path in paths:
         try:
-            with pydicom_config.disable_value_validation():
+            with quietly():
                 dataset = dcmread(path)
                 _add(dataset, plan, place, convention, by_phase)
         except UNREADABLE as error:
