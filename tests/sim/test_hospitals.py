@@ -97,7 +97,7 @@ def test_truth_lies_outside_the_hospitals(made: Path) -> None:
     )
     for vendor in VENDORS:
         names = {path.name for path in (made / f"{vendor}_house").iterdir()}
-        assert names == {"dicom", "masks", "outcomes.csv", "site.yaml"}
+        assert names == {"dicom", "masks", "outcomes.csv", "site.secret", "site.yaml"}
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
