@@ -1,6 +1,6 @@
 """Patients a second on one core, at the size of a demonstration study.
 
-Run: ``python -m benchmarks.phantom_rate [CONFIG] [PATIENTS_PER_HOSPITAL]``; the claim is 5 or more.
+Run: ``python benchmarks/phantom_rate.py [CONFIG] [PATIENTS_PER_HOSPITAL]``; the claim is 5 or more.
 """
 
 import sys

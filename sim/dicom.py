@@ -17,6 +17,8 @@ __all__ = [
     "Identity",
     "Instance",
     "classic_series",
+    "decimal",
+    "decimals",
     "encode_file",
     "make_uid",
     "series_values",

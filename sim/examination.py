@@ -38,7 +38,8 @@ __all__ = ["Examination", "Series", "examine"]
 Image = NDArray[np.float32]
 #: Left side of the view in the AHA sense: the septum for four chambers, the anterior wall for two.
 LONG_AXIS_VIEWS = (("4CH", np.pi / 2), ("2CH", 0.0))
-LGE_PHASE = 0.75
+#: Late diastole, when the heart is stillest and nearest to its end-diastolic shape.
+LGE_PHASE = 0.90
 LOCALIZER_PX, LOCALIZER_FOV_MM = 128, 380.0
 
 

@@ -13,7 +13,14 @@ from sim.phantom.geometry import Anatomy, Heart, build_heart
 from sim.phantom.motion import Function
 from sim.phantom.scar import Patch, Scar, ScarBurden, measure_scar, mobility
 
-__all__ = ["Patient", "draw_patient", "image_score", "record_score"]
+__all__ = [
+    "IMAGE_SCORE",
+    "RECORD_SCORE",
+    "Patient",
+    "draw_patient",
+    "image_score",
+    "record_score",
+]
 
 #: Mean and sd of the raw scores below over 4,000 patients of the default class mix; a test
 #: recomputes them. Constants, so that a patient's risk does not depend on who else was drawn.

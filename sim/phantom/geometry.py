@@ -17,9 +17,12 @@ __all__ = [
     "BASE_FRACTION",
     "NUM_ANGLES",
     "NUM_LEVELS",
+    "RV_WALL_MM",
     "Anatomy",
     "Heart",
+    "Table",
     "build_heart",
+    "bump",
     "ellipsoid_volume_ml",
     "shell_volume_ml",
 ]

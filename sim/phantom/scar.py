@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from sim.phantom.geometry import Heart, Table
 
-__all__ = ["CORE", "GREY", "Patch", "Scar", "measure_scar", "mobility", "scar_intensity"]
+__all__ = [
+    "CORE",
+    "GREY",
+    "Patch",
+    "Scar",
+    "ScarBurden",
+    "measure_scar",
+    "mobility",
+    "scar_intensity",
+]
 
 CORE, GREY = 0.7, 0.3
 NUM_DEPTHS = 12
