@@ -1,9 +1,13 @@
 """Fixtures every test may use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from client.cohort import Patient
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -15,3 +19,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set CONCORS_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_patient() -> Callable[..., Patient]:
+    """A factory of small patients without content, for what only looks at their description."""
+
+    def make(
+        index: int, *, masks: bool = False, event: int = 0, shape: tuple[int, int, int] = (1, 4, 4)
+    ) -> Patient:
+        cine = np.zeros((2, *shape), np.float32)
+        return Patient(
+            key=f"{index:016x}",
+            cine=cine,
+            labels=np.zeros(cine.shape, np.uint8) if masks else None,
+            lge=None,
+            lge_present=np.zeros(shape[0], bool),
+            spacing_mm=(10.0, 1.5, 1.5),
+            vendor="siemens",
+            field_strength_t=1.5,
+            months=12.0,
+            event=event,
+            covariates={},
+        )
+
+    return make
