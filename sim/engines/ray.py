@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from sim.engines.contract import (
 from sim.engines.ray_cluster import local_ray
 
 __all__ = ["run_ray"]
+
+# Longer than anything the engine still does once its workers are gone.
+PATIENCE_S = 30.0
 
 
 def run_ray(
@@ -79,26 +83,20 @@ def run_ray(
     }
     num_cpus = min(len(sites), os.cpu_count() or 1)
     with environment(variables), local_ray(num_cpus) as kill_workers, _quiet_flower():
-        watched = _WatchedServer(server, grace_s, kill_workers)
+        simulation = _Simulation(server, client, len(sites))
         try:
-            run_simulation(
-                server_app=watched.app,
-                client_app=client,
-                num_supernodes=len(sites),
-                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
-            )
+            simulation.wait()
         except ConcorsError:
             raise
         except Exception as error:
             raise EngineError(
                 f"The study failed under Ray with {type(error).__name__}: {first_line(str(error))}"
             ) from error
+        except BaseException:
+            grace_s = 0.0  # interrupted: nobody wants the replies
+            raise
         finally:
-            watched.stop()
-        if not watched.completed:
-            raise EngineError(
-                "The server app ended without finishing the study; look at its output above."
-            )
+            simulation.end(grace_s, kill_workers)
 
 
 class _StoppableGrid(Grid):
@@ -143,34 +141,56 @@ class _StoppableGrid(Grid):
         return self._live().send_and_receive(messages, timeout=timeout)
 
 
-class _WatchedServer:
-    """The server app, unchanged, with a record of whether it finished and a way to end it."""
+class _Simulation:
+    """Flower's engine in a thread of its own, so that this one can end what it will not.
 
-    def __init__(self, inner: ServerApp, grace_s: float, kill: Callable[[], None]) -> None:
-        self.completed = False
+    By itself the engine waits without limit for clients at work, also when the server is done or
+    when it is interrupted.
+    """
+
+    def __init__(self, server: ServerApp, client: ClientApp, num_sites: int) -> None:
         self._stopped = threading.Event()
-        self._ended = threading.Event()
-        self._ended.set()
-        # The engine waits for clients at work even when nobody wants their reply any more.
-        self._reaper = threading.Timer(grace_s, kill)
-        self._reaper.daemon = True
-        self.app = ServerApp()
+        self._server_ended = threading.Event()
+        self._completed = False
+        self._server_error: BaseException | None = None
+        wrapped = ServerApp()
 
-        @self.app.main()
+        @wrapped.main()
         def main(grid: Grid, context: Context) -> None:
-            self._ended.clear()
             try:
-                inner(_StoppableGrid(grid, self._stopped), context)
-                self.completed = True
+                server(_StoppableGrid(grid, self._stopped), context)
+                self._completed = True
+            except BaseException as error:
+                self._server_error = error
+                raise
             finally:
-                self._ended.set()
-                self._reaper.start()
+                self._server_ended.set()
 
-    def stop(self, patience_s: float = 10.0) -> None:
-        """Refuse the server's next call and wait a moment for its thread to end."""
+        self._executor = ThreadPoolExecutor(1)
+        self._engine = self._executor.submit(
+            run_simulation,
+            server_app=wrapped,
+            client_app=client,
+            num_supernodes=num_sites,
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        )
+
+    def wait(self) -> None:
+        """Wait for the server app, or for the engine when that fails; raise what it raised."""
+        while not (self._server_ended.wait(0.2) or self._engine.done()):
+            pass
+        if self._server_error is not None:
+            raise self._server_error
+        if not self._completed:
+            self._engine.result()
+
+    def end(self, grace_s: float, kill_workers: Callable[[], None]) -> None:
+        """Let clients at work finish for a while, then end everything."""
         self._stopped.set()
-        self._ended.wait(patience_s)
-        self._reaper.cancel()
+        if not wait([self._engine], timeout=grace_s).done:
+            kill_workers()
+            wait([self._engine], timeout=PATIENCE_S)
+        self._executor.shutdown(wait=False)
 
 
 def _load(reference: str, kind: type) -> Any:

@@ -1,10 +1,12 @@
 """One Ray of our own: on this machine, on the loopback address, gone when the study is over."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -65,14 +67,19 @@ def local_ray(num_cpus: int) -> Iterator[Callable[[], None]]:
         started: list[subprocess.Popen[bytes]] = []
         try:
             # "local": never join a cluster that some RAY_ADDRESS points to.
-            ray.init(
-                address="local", num_cpus=num_cpus, include_dashboard=False, logging_level="WARNING"
-            )
+            with _open_files_collected():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    logging_level="WARNING",
+                )
             groups = worker._global_node.all_processes.values()
             started = [info.process for group in groups for info in group]
             yield partial(_kill_workers, state)
         finally:
-            ray.shutdown()
+            with _open_files_collected():
+                ray.shutdown()
             # Ray kills what does not end within a second, but does not wait for it.
             for process in started:
                 process.wait(timeout=30)
@@ -83,6 +90,18 @@ def _kill_workers(state: Any) -> None:
         if actor["State"] == "ALIVE":
             with suppress(ProcessLookupError):
                 os.kill(actor["Pid"], signal.SIGKILL)
+
+
+@contextmanager
+def _open_files_collected() -> Iterator[None]:
+    """Collect, without a word, the files that Ray opens for its processes and never closes.
+
+    Otherwise they are found much later, in somebody else's name.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed file .*/dev/null", ResourceWarning)
+        yield
+        gc.collect()
 
 
 @contextmanager

@@ -60,19 +60,23 @@ def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
         "study, run, *sites = map(Path, sys.argv[1:])\n"
         "run_ray(study, run, sites, server_app='adding:server', client_app='adding:client')\n"
     )
+    output = (job.run_dir.parent / "output").open("w+")
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", code, *arguments], stdout=output, stderr=subprocess.STDOUT
     )
     watched = watch(child.pid)
     deadline = time.monotonic() + 60
     while not (job.sites[0] / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
-    assert "KeyboardInterrupt" in errors
+    try:
+        child.wait(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    with output:
+        output.seek(0)
+        assert output.read().rstrip().endswith("KeyboardInterrupt")
     assert len(watched.seen) > 2
     assert watched.wait_until_gone(20) == []
 
