@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
+from scipy import ndimage
 
 from client.cohort import Patient
 from shared_models.clinical import (
@@ -20,6 +21,7 @@ from shared_models.labels import MYO
 
 __all__ = ["FUNCTION", "MEASUREMENTS", "measure_patient", "volumes"]
 
+IN_PLANE_CROSS = ndimage.generate_binary_structure(2, 1)[None]
 FUNCTION = (
     "lv_edv_ml",
     "lv_esv_ml",
@@ -56,8 +58,10 @@ def _scar(
     def percent(patient: Patient, labels: np.ndarray) -> float:
         if patient.lge is None or not patient.lge_present.any():
             return float("nan")
-        # LGE is acquired in diastole, so the wall at ED is where it lies.
-        myocardium = (labels[0] == MYO) & patient.lge_present[:, None, None].astype(bool)
+        # LGE is acquired in diastole, so the wall at ED is where it lies; its border pixels share
+        # the blood's or the fat's signal, the more so when a breath-hold shifted the slice.
+        wall = ndimage.binary_erosion(labels[0] == MYO, IN_PLANE_CROSS)
+        myocardium = wall & patient.lge_present[:, None, None].astype(bool)
         return scar_percent(rule(patient.lge, myocardium), myocardium)
 
     return percent
