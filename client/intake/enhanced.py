@@ -57,15 +57,10 @@ def enhanced_frames(dataset: Dataset, template: Frame, num_frames: int) -> tuple
         return "enhanced image whose frames are not all described"
     shared_items = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     contrast = str(dataset.get("AcquisitionContrast") or "").lower()
-    frames = tuple(
+    return tuple(
         _frame(_Groups(own, shared_items[0]), template, index, contrast)
         for index, own in enumerate(per_frame)
     )
-    if any(len(f.position_mm) != 3 or len(f.orientation) != 6 for f in frames):
-        return "no image position or orientation"
-    if any(len(f.pixel_spacing_mm) != 2 or min(f.pixel_spacing_mm) <= 0 for f in frames):
-        return "no pixel spacing"
-    return frames
 
 
 def _frame(groups: _Groups, template: Frame, index: int, contrast: str) -> Frame:

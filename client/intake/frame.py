@@ -1,11 +1,14 @@
 """One image plane as intake sees it. Axes: Y rows, X columns; positions in patient LPS mm."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["VENDORS", "Frame", "Pixels", "vendor_of"]
+__all__ = ["VENDORS", "Frame", "Pixels", "geometry_problem", "vendor_of"]
 
+MAX_MM = 5_000.0
+MIN_PIXEL_MM, MAX_PIXEL_MM = 0.1, 10.0
 VENDORS = ("siemens", "philips", "ge", "canon", "other")
 
 
@@ -94,6 +97,30 @@ class Frame:
             + self.along_row * dx * (self.cols - 1) / 2
             + self.along_column * dy * (self.rows - 1) / 2
         )
+
+
+def geometry_problem(frame: Frame) -> str | None:
+    """Return why a frame's geometry cannot be used, or ``None``.
+
+    A fifth of damaged headers parse without an error, with other numbers; these are the numbers
+    that an image in a patient can have.
+    """
+    if len(frame.position_mm) != 3 or len(frame.orientation) != 6:
+        return "no image position or orientation"
+    if len(frame.pixel_spacing_mm) != 2:
+        return "no pixel spacing"
+    # Plain Python: numpy on three numbers would cost more than reading the file.
+    a, b, c, d, e, f = frame.orientation
+    lengths = (a * a + b * b + c * c, d * d + e * e + f * f, 1.0 + a * d + b * e + c * f)
+    if not all(abs(length - 1.0) < 0.01 for length in lengths):
+        return "impossible image position or orientation"
+    if not all(abs(x) < MAX_MM for x in frame.position_mm):
+        return "impossible image position or orientation"
+    if not all(MIN_PIXEL_MM <= step <= MAX_PIXEL_MM for step in frame.pixel_spacing_mm):
+        return "impossible pixel spacing"
+    if not (math.isfinite(frame.slope) and math.isfinite(frame.intercept)) or frame.slope == 0:
+        return "impossible intensity scale"
+    return None
 
 
 def vendor_of(manufacturer: str) -> str:

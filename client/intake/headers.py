@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import Tag
 
 from client.intake.enhanced import ENHANCED_MR, enhanced_frames
-from client.intake.frame import Frame, Pixels, vendor_of
+from client.intake.frame import Frame, Pixels, geometry_problem, vendor_of
 from client.intake.quiet import quietly
 
 __all__ = ["UNREADABLE", "read_header"]
@@ -81,7 +81,7 @@ KEYWORDS = (
     "TemporalPositionIdentifier",
     "TriggerTime",
 )
-TAG = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
+TAG = {keyword: Tag(keyword) for keyword in KEYWORDS}
 PIXEL_DATA = 0x7FE00010
 
 
@@ -177,14 +177,14 @@ def _frames(dataset: Dataset, stream: BinaryIO, path: Path) -> tuple[Frame, ...]
     if not (template.patient_id and template.study_uid and template.series_uid):
         return "no patient, study or series number"
     if sop_class == ENHANCED_MR:
-        return enhanced_frames(dataset, template, num_frames)
-    if num_frames != 1:
+        frames = enhanced_frames(dataset, template, num_frames)
+    elif num_frames != 1:
         return "several frames in a classic image, without their geometry"
-    if len(template.position_mm) != 3 or len(template.orientation) != 6:
-        return "no image position or orientation"
-    if len(template.pixel_spacing_mm) != 2 or min(template.pixel_spacing_mm) <= 0:
-        return "no pixel spacing"
-    return (template,)
+    else:
+        frames = (template,)
+    if isinstance(frames, str):
+        return frames
+    return next((reason for frame in frames if (reason := geometry_problem(frame))), frames)
 
 
 def _template(

@@ -204,6 +204,24 @@ def test_a_patient_without_a_row_is_kept_without_an_outcome(elm: Path) -> None:
     assert reasons == {"patient without a row in the outcome table": 1}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_headers_are_refused_or_harmless(elm: Path, seed: int) -> None:
+    """Random bytes in every third file: patients may be lost, but the client says why."""
+    rng = np.random.default_rng(seed)
+    for path in sorted((elm / "dicom").rglob("*")):
+        if path.is_file() and rng.random() < 0.3:
+            data = bytearray(path.read_bytes())
+            for at in rng.integers(132, 1800, rng.integers(1, 8)):
+                data[at] = rng.integers(256)
+            path.write_bytes(data)
+    try:
+        cohort = load_cohort(elm, OPTIONS)
+    except DataError as error:
+        assert error.sentence.startswith(("elm has no usable series", "none of the masks of elm"))
+    else:
+        assert all(np.isfinite(p.cine).all() for p in cohort.patients)
+
+
 def test_a_pooled_site_is_its_members(phantom_hospitals: Path, cohorts: dict[str, Cohort]) -> None:
     pooled = phantom_hospitals / "pooled"
     pooled.mkdir(exist_ok=True)
