@@ -6,17 +6,21 @@ it gives pixels above 2.0 mm, which no cardiac cine has. Volumes do not depend o
 """
 
 import csv
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from client.imaging import Imaged
 from client.masks import map_labels
-from client.preprocess import Stack
+from client.preprocess import Stack, prepare
+from client.pseudonyms import pseudonym
+from protocol.config import Preprocessing
 from protocol.errors import DataError
 
-__all__ = ["ACDC_LABELS", "AcdcStudy", "acdc_patients", "read_acdc"]
+__all__ = ["ACDC_LABELS", "AcdcStudy", "acdc_patients", "read_acdc", "read_acdc_site"]
 
 ACDC_LABELS = {1: "RV", 2: "MYO", 3: "LV"}
 MAX_PIXEL_MM = 2.0
@@ -95,3 +99,29 @@ def _upright_affine(spacing: tuple[float, float, float]) -> np.ndarray:
     affine[:3, 0], affine[:3, 1] = left * dx, down * dy
     affine[:3, 2] = -np.cross(left, down) * dz
     return affine
+
+
+def read_acdc_site(
+    root: Path,
+    group: str | None,
+    secret: bytes,
+    options: Preprocessing,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
+    """Read the ACDC archive, one diagnosis group or all, through the same preparation as DICOM.
+
+    Raises
+    ------
+    DataError
+        If the archive is incomplete.
+    """
+    rows = acdc_patients(root, group)
+    patients = []
+    for index, study in enumerate(read_acdc(root, rows), start=1):
+        prepared = prepare(study.stack, options, labels=study.labels, phases=(0, 1))
+        key = pseudonym(secret, study.patient)
+        # Siemens at 1.5 or 3 T, but the archive does not say which patient was where.
+        patients.append(Imaged(key, "siemens", float(np.nan), prepared))
+        if progress is not None:
+            progress(index, len(rows))
+    return sorted(patients, key=lambda imaged: imaged.key), Counter()

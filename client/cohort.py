@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from client.archives import read_acdc_site
 from client.cache import cache_key, load_images, save_images
-from client.imaging import Imaged, read_acdc_site, read_dicom_site
+from client.imaging import Imaged, read_dicom_site
 from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
 from client.pseudonyms import load_secret, pseudonym
 from client.site import Images, SiteConfig, inside, load_site

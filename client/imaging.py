@@ -14,9 +14,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from client.archives import acdc_patients, read_acdc
 from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.images import decode
@@ -32,7 +29,7 @@ from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["Imaged", "read_acdc_site", "read_dicom_site"]
+__all__ = ["Imaged", "read_dicom_site"]
 
 Progress = Callable[[int, int], None]
 CHUNK = 200
@@ -283,29 +280,3 @@ def _refuse_wrong_convention(outcomes: Sequence[_Outcome]) -> None:
         f"the masks contradict masks.labels in site.yaml: by their anatomy what is called {meant}; "
         "correct masks.labels."
     )
-
-
-def read_acdc_site(
-    root: Path,
-    group: str | None,
-    secret: bytes,
-    options: Preprocessing,
-    progress: Progress | None = None,
-) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
-    """Read the ACDC archive, one diagnosis group or all, through the same preparation as DICOM.
-
-    Raises
-    ------
-    DataError
-        If the archive is incomplete.
-    """
-    rows = acdc_patients(root, group)
-    patients = []
-    for index, study in enumerate(read_acdc(root, rows), start=1):
-        prepared = prepare(study.stack, options, labels=study.labels, phases=(0, 1))
-        key = pseudonym(secret, study.patient)
-        # Siemens at 1.5 or 3 T, but the archive does not say which patient was where.
-        patients.append(Imaged(key, "siemens", float(np.nan), prepared))
-        if progress is not None:
-            progress(index, len(rows))
-    return sorted(patients, key=lambda imaged: imaged.key), Counter()
