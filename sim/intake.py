@@ -1,8 +1,7 @@
 """Read every hospital once, several at a time, so that the arms start from tensors."""
 
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.console import Console
 from client.cohort import load_cohort
 from protocol.config import Preprocessing, Study
 from sim.progress import bars
+from sim.workers import worker_processes
 
 __all__ = ["read_all"]
 
@@ -28,7 +28,7 @@ def read_all(sites: Mapping[str, Path], study: Study, processes: int, console: C
     """
     with (
         bars(console) as progress,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        worker_processes(processes) as pool,
     ):
         task = progress.add_task("reading hospitals", total=len(sites))
         readings = {

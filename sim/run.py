@@ -1,8 +1,7 @@
 """A whole consortium on one machine: hospitals, every arm, one report."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from sim.intake import read_all
 from sim.oracle import oracle
 from sim.progress import Watch, bars
 from sim.simulation import Simulation, real_data
+from sim.workers import worker_processes
 
 __all__ = ["ENGINES", "Engine", "run"]
 
@@ -116,8 +116,7 @@ def _run_arms(arms: list[Arm], engine: Engine, processes: int, console: Console)
     """Run the arms, at most ``processes`` at once, each in a process of its own."""
     with (
         Watch({arm.name: arm.run_dir for arm in arms}, console) as watch,
-        # Spawned, not forked: torch's threads do not survive a fork.
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        worker_processes(processes) as pool,
     ):
         running: dict[Future[None], Arm] = {}
         for arm in arms:
