@@ -19,8 +19,10 @@ from sim.truth import read_truth
 __all__ = ["oracle"]
 
 
-def oracle(study: Study, sites: Mapping[str, Path], horizon_months: float) -> Oracle:
-    """Return the oracle of every validating hospital, on the patients it judges models on.
+def oracle(
+    study: Study, sites: Mapping[str, Path], judged: Sequence[str], horizon_months: float
+) -> Oracle:
+    """Return the oracle of the hospitals that judged models, on the same patients.
 
     ``closed_form`` is the expected concordance up to the horizon given these patients' true risks
     (see `sim.outcomes.expected_concordance`); ``pairs`` is what the true risk reached on the
@@ -30,19 +32,19 @@ def oracle(study: Study, sites: Mapping[str, Path], horizon_months: float) -> Or
     ----------
     sites : mapping of str to Path
         Hospital directories, with ``truth/`` beside them.
+    judged : sequence of str
+        Hospitals that sent pair counts.
     horizon_months : float
         Truncation, as in the study's own C-index.
     """
     pairs: dict[str, PairCounts] = {}
     expected: dict[str, float] = {}
-    for name in study.hospitals.validating:
+    for name in judged:
         site = sites[name]
         hospital = open_hospital(site, study)
         external = name in study.hospitals.external
         patients = has_outcome(hospital.patients if external else hospital.held_out)
         eta, hazard = _true_risk(site, patients, horizon_months)
-        if len(patients) < hospital.config.min_cell:
-            continue
         expected[name] = expected_concordance(eta, hazard)
         pairs[name] = PairCounts.of(
             np.array([patient.months for patient in patients]),

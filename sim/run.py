@@ -148,12 +148,13 @@ def _combined(
         }
         for name, results in by_arm.items()
     }
+    pairs = [s for s, found in first.arms["federated"].sites.items() if found.pairs is not None]
     phantom, horizon = simulation.source == "phantom", first.study.horizon_months
     return Results.of(
         {
             **first.model_dump(),
             "study": {**first.study.model_dump(), "simulated": phantom},
             "arms": judged,
-            "oracle": oracle(study, sites, horizon) if phantom and horizon else None,
+            "oracle": oracle(study, sites, pairs, horizon) if phantom and horizon else None,
         }
     )

@@ -12,9 +12,7 @@ GRID = tuple(6.0 * step for step in range(11))
 
 
 def table(months: np.ndarray, event: np.ndarray) -> LifeTable:
-    return LifeTable.of(
-        months, event, np.zeros(len(months), int), grid_months=GRID, names=("all",)
-    )
+    return LifeTable.of(months, event, np.zeros(len(months), int), grid_months=GRID, names=("all",))
 
 
 def test_scales_of_the_parts_are_those_of_the_whole() -> None:
