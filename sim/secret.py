@@ -1,6 +1,6 @@
 """The pseudonym key of a simulated hospital: a function of its name, and no secret at all.
 
-Keys decide the order of patients and so the folds; with a drawn key no simulation could be repeated.
+Keys decide the order of patients and so the folds; with a drawn key no simulation would repeat.
 A real hospital's client draws its own key and nothing here is ever used for one.
 """
 
