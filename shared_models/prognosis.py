@@ -47,7 +47,7 @@ class _SliceEncoder(nn.Module):
         for source, target in zip((in_channels, *channels[:-1]), channels, strict=True):
             layers += [
                 nn.Conv2d(source, target, 3, 2, 1, bias=False),
-                group_norm(target),
+                group_norm(target, 8),
                 nn.ReLU(inplace=True),
             ]
         self.body = nn.Sequential(*layers)

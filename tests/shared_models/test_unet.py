@@ -68,10 +68,13 @@ def test_a_step_costs_what_the_peer_costs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups"), [(1, 1), (4, 1), (8, 1), (16, 2), (24, 3), (36, 4), (256, 8)]
+    ("channels", "per_group", "groups"),
+    [(1, 1, 1), (16, 1, 16), (16, 8, 2), (24, 8, 3), (36, 8, 6), (4, 8, 1)],
 )
-def test_groups_hold_at_least_eight_channels(channels: int, groups: int) -> None:
-    assert group_norm(channels).num_groups == groups
+def test_groups_are_as_large_as_wanted_and_possible(
+    channels: int, per_group: int, groups: int
+) -> None:
+    assert group_norm(channels, per_group).num_groups == groups
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:
