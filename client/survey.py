@@ -80,7 +80,11 @@ def survey(hospital: Hospital, question: Question) -> Answer:
         "vendors": _suppressed_counts((p.vendor for p in everyone), min_cell),
         "units": {name: COVARIATES[name].unit for name in names if name in COVARIATES},
         "field_strengths_t": _suppressed_counts(
-            (f"{p.field_strength_t:g}" for p in everyone), min_cell
+            (
+                f"{p.field_strength_t:g}" if np.isfinite(p.field_strength_t) else "unknown"
+                for p in everyone
+            ),
+            min_cell,
         ),
         "refused": suppress_counts(dict(sorted(refused.items())), min_cell),
         "covariates": Moments.of(names, covariate_matrix(hospital.training, names))

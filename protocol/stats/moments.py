@@ -58,7 +58,8 @@ class Moments(Sums):
         values : float array (N, V)
             One row a patient; nan is missing.
         """
-        table = np.asarray(values, dtype=np.float64).reshape(-1, len(names))
+        table = np.asarray(values, dtype=np.float64)
+        table = table.reshape(len(table), len(names))
         known = ~np.isnan(table)
         n = known.sum(axis=0)
         mean = np.where(known, table, 0.0).sum(axis=0) / np.maximum(n, 1)
