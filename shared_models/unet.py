@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protocol.errors import ConfigError
+from shared_models.channel_norm import ChannelNorm
 
 __all__ = ["ResidualUnit", "UNet", "group_norm"]
 
@@ -27,7 +28,7 @@ def group_norm(num_channels: int, channels_per_group: int = 1) -> nn.GroupNorm:
     GroupNorm and not BatchNorm: the statistics of a batch couple its patients, which makes a
     per-patient gradient (and so differential privacy) meaningless, and they differ between vendors.
     Groups of one channel (the statistics of InstanceNorm) learn thin walls several times sooner
-    than groups of eight, at the same cost. Where a network averages over the whole map afterwards,
+    than groups of eight. Where a network averages over the whole map afterwards,
     larger groups are needed: one channel's own mean would be lost.
 
     Parameters
@@ -35,11 +36,13 @@ def group_norm(num_channels: int, channels_per_group: int = 1) -> nn.GroupNorm:
     num_channels : int
         Channels of the map to normalise, >= 1.
     channels_per_group : int
-        Wanted size of a group; the largest divisor of ``num_channels`` that is not above it is used.
+        Wanted size of a group; the largest divisor of ``num_channels`` up to it is used.
     """
     limit = min(channels_per_group, num_channels)
     size = max(count for count in range(1, limit + 1) if num_channels % count == 0)
-    return nn.GroupNorm(num_channels // size, num_channels)
+    return (
+        ChannelNorm(num_channels) if size == 1 else nn.GroupNorm(num_channels // size, num_channels)
+    )
 
 
 class ResidualUnit(nn.Module):

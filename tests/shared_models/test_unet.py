@@ -25,7 +25,7 @@ def test_logits_have_the_size_of_the_image(name: str, size: tuple[int, int]) -> 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_only_group_norm(name: str) -> None:
     kinds = {type(m) for m in build(name, OPTIONS[name]).modules()}
-    assert nn.GroupNorm in kinds
+    assert any(issubclass(kind, nn.GroupNorm) for kind in kinds)
     assert not {k for k in kinds if "BatchNorm" in k.__name__ or "InstanceNorm" in k.__name__}
 
 
