@@ -67,10 +67,11 @@ def _spread(values: Tensor) -> Tensor:
 
 
 class ChannelNorm(nn.GroupNorm):
-    """``nn.GroupNorm(C, C)``: the same weights and results, on a CPU in about half the time.
+    """``nn.GroupNorm(C, C)``: the same weights and, to rounding, the same results.
 
-    PyTorch's backward kernel loops over the channels of a group inside each pixel; with one channel
-    a group it cannot use vector registers, and took a fifth of a U-Net's training step.
+    PyTorch's backward kernel loops over the channels of a group inside each pixel, and with one
+    channel a group cannot use vector registers. A training step of the U-Net takes an eighth less
+    time with this one (one thread, batch 16 x 128 x 128).
 
     Parameters
     ----------
