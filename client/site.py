@@ -115,7 +115,7 @@ class SiteConfig(_Frozen):
     compile: Literal["auto", "true", "false"] = "auto"
     threads: int = Field(2, ge=1)
     workers: int = Field(1, ge=1, le=64)
-    min_cell: int = Field(5, ge=2)
+    min_cell: int = Field(5, ge=1)
     secret: str = Field("site.secret", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
 
     @field_validator("compile", mode="before")

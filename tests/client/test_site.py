@@ -39,7 +39,7 @@ def test_a_full_file_is_read(tmp_path: Path) -> None:
         (("{1: RV, 2: MYO, 3: LV}", "{1: RV, 2: MYO}"), "LV has no value"),
         (("format: dicom,", "format: jpeg,"), "images.format: input should be"),
         (("images: {format: dicom, path: dicom}", "members: []"), "give either images or members"),
-        (("compile: true", "min_cell: 1"), "min_cell: input should be greater than or equal to 2"),
+        (("compile: true", "min_cell: 0"), "min_cell: input should be greater than or equal to 1"),
         (("compile: true", "secret: ../key"), "secret: string should match pattern"),
     ],
 )

@@ -73,6 +73,13 @@ class Watch:
     root: int
     seen: dict[int, int] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
+    # What ran before the watch began (multiprocessing's tracker of an earlier test) is not ours.
+    before: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.look()
+        self.before = set(self.seen)
+        self.seen, self.addresses = {}, set()
 
     def look(self) -> None:
         """Record the descendants there are now."""
@@ -82,7 +89,7 @@ class Watch:
             more = {pid for pid, stat in stats.items() if stat and stat[1] in family} - family
             family, grew = family | more, bool(more)
         listening = _listening()
-        for pid in family - {self.root}:
+        for pid in family - {self.root} - self.before:
             self.seen[pid] = stats[pid][2]  # type: ignore[index]
             self.addresses |= {listening[i] for i in _sockets(pid) if i in listening}
 

@@ -65,15 +65,16 @@ def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
         [sys.executable, "-c", code, *arguments], stdout=output, stderr=subprocess.STDOUT
     )
     watched = watch(child.pid)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not (job.sites[0] / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
     try:
-        child.wait(timeout=60)
+        child.wait(timeout=90)
     finally:
         child.kill()
         child.wait()
+        output.flush()
     with output:
         output.seek(0)
         assert output.read().rstrip().endswith("KeyboardInterrupt")
