@@ -24,11 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from client.training import train
 from protocol.config import LocalTraining
-from shared_models import build
 from shared_models.execution import Execution
 from shared_models.inference import predict_labels
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 from shared_models.metrics.overlap import dice
+from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 
 BATCH_SIZE, SIZE, NUM_CLASSES = 16, 128, 4

@@ -22,8 +22,8 @@ from protocol.config import Study
 from protocol.errors import ConfigError, DataError
 from protocol.payload import Answer, Question
 from protocol.stats import Moments
-from shared_models import build
 from shared_models.inference import predict_labels
+from shared_models.networks import build
 from shared_models.postprocess import clean_labels
 from shared_models.weights import from_arrays
 

@@ -20,9 +20,9 @@ from protocol.config import Study
 from protocol.errors import DataError
 from protocol.payload import TrainReply, TrainRequest
 from protocol.seeds import generator
-from shared_models import build
 from shared_models.augment import augment_prognosis
 from shared_models.heads.logistic_hazard import discretise
+from shared_models.networks import build
 from shared_models.objectives import prognosis_objective
 from shared_models.weights import from_arrays, to_arrays
 

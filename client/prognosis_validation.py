@@ -16,8 +16,8 @@ from protocol.stats import (
     monthly_grid,
     risk_group,
 )
-from shared_models import build
 from shared_models.heads.logistic_hazard import survival_curve
+from shared_models.networks import build
 from shared_models.weights import from_arrays
 
 __all__ = ["SCORE_BINS", "predicted_risk", "scores", "validate"]

@@ -16,8 +16,8 @@ from client.training import train
 from protocol.errors import DataError
 from protocol.payload import TrainReply, TrainRequest
 from protocol.seeds import generator
-from shared_models import build
 from shared_models.augment import augment_segmentation
+from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 from shared_models.weights import from_arrays, to_arrays
 

@@ -113,7 +113,7 @@ class HoldOut(Frozen):
 
 
 class Network(Frozen):
-    """A network by its name in ``shared_models.NETWORKS`` and its keyword arguments."""
+    """A network by its name in ``shared_models.networks.NETWORKS`` and its keyword arguments."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)

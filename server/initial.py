@@ -3,7 +3,7 @@
 from protocol.arrays import Arrays
 from protocol.config import Study
 from protocol.seeds import derive_seed
-from shared_models import build
+from shared_models.networks import build
 from shared_models.weights import to_arrays
 
 __all__ = ["prognosis_weights", "segmentation_weights"]

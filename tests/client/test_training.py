@@ -6,9 +6,9 @@ from torch import nn
 from client.training import TrainSummary, learning_rate_at, train
 from protocol.config import LocalTraining
 from protocol.errors import PayloadError, TrainingError
-from shared_models import build
 from shared_models.augment import augment_segmentation
 from shared_models.execution import Execution
+from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 
 EXECUTION = Execution(threads=1)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from protocol.errors import ConfigError
-from shared_models import build
 from shared_models.execution import Execution
 from shared_models.inference import predict_labels, predict_logits
+from shared_models.networks import build
 
 EXECUTION = Execution(threads=1)
 IMAGES = torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(2))

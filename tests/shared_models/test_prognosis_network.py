@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from shared_models import build
+from shared_models.networks import build
 from shared_models.objectives import prognosis_objective
 from shared_models.prognosis import Prognosis, masked_mean
 

@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from protocol.errors import ConfigError
-from shared_models import NETWORKS, build
+from shared_models.networks import NETWORKS, build
 from shared_models.unet import UNet, group_norm
 
 OPTIONS = {

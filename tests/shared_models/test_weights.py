@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from protocol.errors import PayloadError
-from shared_models import build
+from shared_models.networks import build
 from shared_models.weights import from_arrays, load, save, to_arrays
 
 OPTIONS = {"channels": (4, 8, 8)}

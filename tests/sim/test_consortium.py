@@ -27,8 +27,8 @@ from protocol.errors import QuorumError
 from protocol.seeds import generator
 from server.initial import segmentation_weights
 from server.results import Results, load_results
-from shared_models import build
 from shared_models.augment import augment_segmentation
+from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 from shared_models.weights import from_arrays, load, to_arrays
 from sim.arms import make_arms
