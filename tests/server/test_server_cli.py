@@ -18,7 +18,7 @@ def test_check_says_who_trains_and_what_a_round_sends() -> None:
     done = run("check", str(CONFIGS / "quick.yaml"))
     assert done.returncode == 0, done.stderr
     assert "alder, birch" in done.stdout
-    assert "MB down and up" in " ".join(done.stdout.split())
+    assert "MB down and up" in " ".join(done.stdout.replace("│", " ").split())
 
 
 def test_a_wrong_study_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
