@@ -7,17 +7,18 @@ people.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 
-from protocol.config import Hospitals, Study
+from protocol.config import Hospitals, Prognosis, Segmentation, Strategy, Study
 from sim.pooled import make_pooled
 
 __all__ = ["Arm", "Comparator", "make_arms"]
 
 Comparator = Literal["pooled", "local"]
 POOLED = "pooled"
+Section = TypeVar("Section", Segmentation, Prognosis)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def make_arms(
     return arms
 
 
+def _alone(section: Section) -> Section:
+    # One hospital has nothing to aggregate: a server's momentum would only distort its training.
+    return section.model_copy(update={"strategy": Strategy()})
+
+
 def _arm(
     name: str, study: Study, hospitals: Hospitals, sites: Mapping[str, Path], run_dir: Path
 ) -> Arm:
@@ -73,7 +79,12 @@ def _arm(
         suffix = name.replace("/", "-")
         folder = run_dir / "arms" / suffix
         study = study.model_copy(
-            update={"name": f"{study.name}-{suffix}"[:64], "hospitals": hospitals}
+            update={
+                "name": f"{study.name}-{suffix}"[:64],
+                "hospitals": hospitals,
+                "segment": _alone(study.segment),
+                "prognosis": _alone(study.prognosis),
+            }
         )
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "study.yaml"

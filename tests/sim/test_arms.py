@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protocol.config import Study, load_study
+from protocol.config import Strategy, Study, load_study
 from protocol.errors import ConfigError
 from sim.arms import make_arms
 from sim.simulation import load_simulation
@@ -28,6 +28,15 @@ def test_every_arm_is_judged_on_the_same_external_hospital(tmp_path: Path) -> No
     assert (pooled.train, pooled.internal) == (("pooled",), ("a", "b"))
     assert pooled.validating == STUDY.hospitals.validating
     assert [len(arm.sites) for arm in arms] == [3, 4, 2, 2]
+
+
+def test_an_arm_of_one_hospital_has_nothing_to_aggregate(tmp_path: Path) -> None:
+    strategy = Strategy(name="fedavgm", options={"momentum": 0.5})
+    segment = STUDY.segment.model_copy(update={"strategy": strategy})
+    study = STUDY.model_copy(update={"segment": segment})
+    sites = {name: tmp_path / name for name in STUDY.hospitals.all}
+    arms = make_arms(study, sites, tmp_path / "run", ["pooled", "local"])
+    assert [arm.study.segment.strategy.name for arm in arms] == ["fedavgm", *["fedavg"] * 3]
 
 
 def test_the_pooled_archive_names_its_members(tmp_path: Path) -> None:
