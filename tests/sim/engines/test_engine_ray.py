@@ -55,7 +55,9 @@ def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
     job = consortium(2)
     (job.sites[0] / "wait").write_text("120")
     arguments = [str(path) for path in (job.study_file, job.run_dir, *job.sites)]
+    # A suite that runs in the background has SIGINT ignored, and children inherit that.
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from pathlib import Path; from sim.engines.ray import run_ray\n"
         "study, run, *sites = map(Path, sys.argv[1:])\n"
         "run_ray(study, run, sites, server_app='adding:server', client_app='adding:client')\n"
@@ -74,10 +76,9 @@ def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
     finally:
         child.kill()
         child.wait()
-        output.flush()
-    with output:
-        output.seek(0)
-        assert output.read().rstrip().endswith("KeyboardInterrupt")
+        text = (job.run_dir.parent / "output").read_text()
+        output.close()
+    assert text.rstrip().endswith("KeyboardInterrupt")
     assert len(watched.seen) > 2
     assert watched.wait_until_gone(20) == []
 
