@@ -101,9 +101,11 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         execution=hospital.execution,
         augment=augment_prognosis if section.training.augment else None,
     )
+    num_events = int(event.sum())
     return TrainReply(
         arrays=to_arrays(model),
         num_patients=len(patients),
-        num_events=int(event.sum()),
+        # A small count stays here, as in the survey; weighed by events, such a hospital weighs 0.
+        num_events=num_events if num_events >= hospital.config.min_cell else 0,
         metrics={"loss": summary.mean_loss},
     )
