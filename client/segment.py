@@ -54,7 +54,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     Raises
     ------
     DataError
-        If no training patient, or fewer than the hospital's ``min_cell``, has expert masks.
+        If no training patient has an expert mask.
     TrainingError
         If the loss is not finite.
     """
@@ -64,11 +64,6 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         raise DataError(
             f"{hospital.name} has no training patient with an expert mask; add masks or take part "
             "from the measure stage on."
-        )
-    if len(patients) < hospital.config.min_cell:
-        raise DataError(
-            f"{hospital.name} has fewer than {hospital.config.min_cell} training patients with "
-            "expert masks, too few to send their number; add masks."
         )
     model = build(section.network.name, section.network.options)
     from_arrays(model, request.arrays)

@@ -30,6 +30,10 @@ def phantom_hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"hospitals": SITES, "images": {"cine_frames": 5, "matrix_px": 96, "sublevels": 1}}
     )
     make_hospitals(config, out, seed=11)
+    for site in SITES:
+        # Phantoms withhold nothing; these stand for real hospitals.
+        path = out / str(site["name"]) / "site.yaml"
+        path.write_text(path.read_text().replace("min_cell: 1", "min_cell: 5"))
     return out
 
 

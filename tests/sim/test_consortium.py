@@ -32,7 +32,9 @@ from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 from shared_models.weights import from_arrays, load, to_arrays
 from sim.arms import make_arms
+from sim.engines.deployment import run_deployment
 from sim.engines.local import run_local
+from sim.engines.ray import run_ray
 from sim.hospitals import make_hospitals
 from sim.simulation import load_simulation
 
@@ -210,3 +212,23 @@ def test_a_model_trained_here_moves_the_weights(
     trained, _ = load(first_run / MODELS[0])
     before = segmentation_weights(study)
     assert any(not np.array_equal(before[name], trained[name]) for name in before)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:ray")
+@pytest.mark.parametrize("engine", [run_ray, run_deployment], ids=["ray", "deployment"])
+def test_the_same_apps_give_the_same_bytes_under_flowers_own_engines(
+    consortium: tuple[Study, dict[str, Path]],
+    write_study: Callable[[Study], Path],
+    tmp_path: Path,
+    engine: Callable[..., None],
+) -> None:
+    study, sites = consortium
+    segment = study.segment.model_copy(update={"rounds": 1})
+    short = study.model_copy(update={"stages": ("survey", "segment"), "segment": segment})
+    file = write_study(short)
+    run_local(file, tmp_path / "local", list(sites.values()))
+    engine(file, tmp_path / "other", list(sites.values()))
+    for name in (MODELS[0], "results.json"):
+        ours, theirs = ((tmp_path / run / name).read_bytes() for run in ("local", "other"))
+        assert ours == theirs, name
