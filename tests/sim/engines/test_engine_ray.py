@@ -78,7 +78,8 @@ def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
         child.wait()
         text = (job.run_dir.parent / "output").read_text()
         output.close()
-    assert text.rstrip().endswith("KeyboardInterrupt")
+    # Not necessarily last: Flower's own threads may still have logged that their workers died.
+    assert "\nKeyboardInterrupt\n" in text
     assert len(watched.seen) > 2
     assert watched.wait_until_gone(20) == []
 
