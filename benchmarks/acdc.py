@@ -16,9 +16,11 @@ from pathlib import Path
 
 import yaml
 
-from client.hospital import open_hospital
+from client.cohort import load_cohort
+from client.hospital import Hospital
 from client.measure import segment_patients
 from client.quantities import volumes
+from client.site import load_site
 from protocol.config import Study, load_study
 from server.results import Results, load_results
 from shared_models.weights import load
@@ -64,7 +66,8 @@ def print_elsewhere(study: Study, model: Path) -> None:
             (site / "site.yaml").write_text(yaml.safe_dump(settings))
             with tarfile.open(real_data() / archive) as tar:
                 tar.extractall(site / "dicom", filter="data")
-            hospital = open_hospital(site, study)
+            cohort = load_cohort(site, study.preprocessing)
+            hospital = Hospital(site, load_site(site), (cohort,), cohort.patients, ())
             for patient, found in zip(
                 hospital.patients,
                 segment_patients(hospital, study, arrays, hospital.patients),
