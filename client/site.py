@@ -95,7 +95,8 @@ class SiteConfig(_Frozen):
     members : tuple of str
         Instead of ``images``: directories of other sites, whose cohorts are concatenated.
     min_cell : int
-        Counts of 1 to ``min_cell - 1`` patients never leave the hospital.
+        Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
+        a stage trains on is sent as it is.
     workers : int
         Processes that read DICOM.
     threads : int
