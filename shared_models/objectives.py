@@ -1,4 +1,4 @@
-"""What is minimised: the mean loss of a network over a batch of named tensors."""
+"""What is minimised: the loss of a network for each record of a batch of named tensors."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ __all__ = ["prognosis_objective", "segmentation_objective"]
 
 
 def segmentation_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return Dice + cross-entropy of ``images`` (B, 1, Y, X) against ``labels`` (B, Y, X)."""
+    """Return Dice + cross-entropy, (B,), of ``images`` (B, 1, Y, X) and ``labels`` (B, Y, X)."""
     return dice_cross_entropy(model(batch["images"]), batch["labels"])
 
 
 def prognosis_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean LogisticHazard likelihood, negated.
+    """Return the negative LogisticHazard log-likelihood of each patient, (B,).
 
     Parameters
     ----------
@@ -27,4 +27,4 @@ def prognosis_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor
         ``interval`` and ``event`` (B,).
     """
     logits = model(batch["images"], batch["slice_present"], batch["tabular"], batch["missing"])
-    return logistic_hazard.nll(logits, batch["interval"], batch["event"]).mean()
+    return logistic_hazard.nll(logits, batch["interval"], batch["event"])

@@ -1,4 +1,4 @@
-"""Soft Dice plus cross-entropy, of each image alone, then averaged.
+"""Soft Dice plus cross-entropy, of each image alone.
 
 Shapes: B images, K classes (background first), Y rows, X columns.
 """
@@ -9,31 +9,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["IGNORE", "dice_cross_entropy", "dice_cross_entropy_per_image"]
+__all__ = ["IGNORE", "dice_cross_entropy"]
 
 IGNORE = 255
 """Label of a pixel that nobody annotated; it counts neither in the loss nor in its gradient."""
 
 
-def dice_cross_entropy_per_image(
-    logits: Tensor,
+def dice_cross_entropy(
+    logits: Tensor | Sequence[Tensor],
     labels: Tensor,
     *,
     smooth: float = 1.0,
     dice_weight: float = 1.0,
     cross_entropy_weight: float = 1.0,
 ) -> Tensor:
-    """Return the loss of each image: ``1 - mean soft Dice of the foreground + cross-entropy``.
-
-    The sums run over one image and not over the batch (as nnU-Net's do), so that the gradient of a
-    patient does not depend on who else was drawn.
+    """Return the loss of each image; with several logits, weighted 1, 1/2, 1/4, ...
 
     Parameters
     ----------
-    logits : Tensor
-        (B, K, Y, X), any floating type; the loss is computed in float32.
+    logits : Tensor or sequence of Tensor
+        (B, K, Y, X); or, for deep supervision, finest first, each at 1/s of the labels'
+        resolution for an integer s. The weights are divided by their sum.
     labels : Tensor
-        (B, Y, X), integers 0..K-1 or `IGNORE`.
+        (B, Y, X), integers 0..K-1 or `IGNORE`; every s-th pixel is taken for coarser logits.
     smooth : float
         Added to both sides of the Dice fraction, pixels. With 1 a class that an image lacks costs
         nothing when it is not predicted, and has a usable gradient when it is.
@@ -48,6 +46,26 @@ def dice_cross_entropy_per_image(
     References
     ----------
     Milletari et al., V-Net, 3DV 2016 (soft Dice); Isensee et al., Nature Methods 2021 (the sum).
+    """
+    levels = [logits] if isinstance(logits, Tensor) else list(logits)
+    weights = [0.5**index for index in range(len(levels))]
+    total = levels[0].new_zeros(len(labels), dtype=torch.float32)
+    for weight, level in zip(weights, levels, strict=True):
+        step = labels.shape[-1] // level.shape[-1]
+        one = _one_level(
+            level, labels[:, ::step, ::step], smooth, dice_weight, cross_entropy_weight
+        )
+        total = total + weight / sum(weights) * one
+    return total
+
+
+def _one_level(
+    logits: Tensor, labels: Tensor, smooth: float, dice_weight: float, cross_entropy_weight: float
+) -> Tensor:
+    """Return ``1 - mean soft Dice of the foreground + cross-entropy`` of each image.
+
+    The sums run over one image and not over the batch (as nnU-Net's do), so that the gradient of a
+    patient does not depend on who else was drawn.
     """
     log_p = functional.log_softmax(logits.float().flatten(2), dim=1)
     pixels = labels.flatten(1)
@@ -67,45 +85,3 @@ def dice_cross_entropy_per_image(
         dice = (2 * shared + smooth) / (total + smooth)
         loss = loss + dice_weight * (1 - dice.mean(dim=1))
     return loss * (num_annotated > 0)
-
-
-def dice_cross_entropy(
-    logits: Tensor | Sequence[Tensor],
-    labels: Tensor,
-    *,
-    smooth: float = 1.0,
-    dice_weight: float = 1.0,
-    cross_entropy_weight: float = 1.0,
-) -> Tensor:
-    """Return the mean over annotated images; with several logits, weighted 1, 1/2, 1/4, ...
-
-    Parameters
-    ----------
-    logits : Tensor or sequence of Tensor
-        (B, K, Y, X); or, for deep supervision, finest first, each at 1/s of the labels'
-        resolution for an integer s. The weights are divided by their sum.
-    labels : Tensor
-        (B, Y, X), integers 0..K-1 or `IGNORE`; every s-th pixel is taken for coarser logits.
-    smooth, dice_weight, cross_entropy_weight : float
-        See `dice_cross_entropy_per_image`.
-
-    Returns
-    -------
-    Tensor
-        Scalar, float32; 0 when no image is annotated.
-    """
-    levels = [logits] if isinstance(logits, Tensor) else list(logits)
-    weights = [0.5**index for index in range(len(levels))]
-    num_images = (labels != IGNORE).flatten(1).any(dim=1).sum().clamp(min=1)
-    total = levels[0].new_zeros((), dtype=torch.float32)
-    for weight, level in zip(weights, levels, strict=True):
-        step = labels.shape[-1] // level.shape[-1]
-        per_image = dice_cross_entropy_per_image(
-            level,
-            labels[:, ::step, ::step],
-            smooth=smooth,
-            dice_weight=dice_weight,
-            cross_entropy_weight=cross_entropy_weight,
-        )
-        total = total + weight / sum(weights) * per_image.sum() / num_images
-    return total
