@@ -68,6 +68,35 @@ def test_perfect_logits_cost_nothing_even_where_a_class_is_absent() -> None:
     assert float(dice_cross_entropy(logits, labels)) == pytest.approx(0.0, abs=1e-6)
 
 
+def _plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Say the same as a loop over images and classes, for autograd to differentiate."""
+    losses = []
+    for z, y in zip(logits, labels, strict=True):
+        kept = y != IGNORE
+        log_p, truth = functional.log_softmax(z[:, kept], dim=0), y[kept]
+        cross_entropy = functional.nll_loss(log_p.T, truth)
+        dice = []
+        for label in (1, 2, 3):
+            p, t = log_p[label].exp(), (truth == label).float()
+            dice.append((2 * (p * t).sum() + 0.7) / (p.sum() + t.sum() + 0.7))
+        losses.append(0.3 * (1 - torch.stack(dice).mean()) + 2.0 * cross_entropy)
+    return torch.stack(losses)
+
+
+def test_value_and_gradient_equal_those_of_autograd_on_the_plain_formula() -> None:
+    labels = LABELS.clone()
+    labels[0, :4] = IGNORE
+    labels[2][labels[2] == 3] = 0
+    ours, plain = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
+    pull = torch.tensor([0.2, 1.0, -3.0])
+    found = dice_cross_entropy(ours, labels, smooth=0.7, dice_weight=0.3, cross_entropy_weight=2.0)
+    expected = _plain(plain, labels)
+    torch.testing.assert_close(found, expected)
+    (found @ pull).backward()
+    (expected @ pull).backward()
+    torch.testing.assert_close(ours.grad, plain.grad, atol=1e-7, rtol=1e-5)
+
+
 def test_gradient_by_finite_differences() -> None:
     logits = LOGITS[:1, :, :3, :3].double().requires_grad_()
     labels = LABELS[:1, :3, :3].clone()
