@@ -9,7 +9,7 @@ import numpy.typing as npt
 from client.cox_risk_sets import RiskSets, place
 from client.survival_table import SurvivalTable, assign_folds, require_enough
 from protocol.errors import DataError
-from protocol.stats.cox import CoxSums, check_ties
+from protocol.stats.cox import CoxSums, check_ties, tidy
 from protocol.stats.cox_grid import CoxGridSums, check_grid
 from protocol.stats.cox_hazard import HazardTerms, hazard_terms
 from protocol.stats.sums import merge_all
@@ -142,7 +142,7 @@ def _likelihood(
         float(weight.sum()),
         float(weight @ shifted) - terms.log_denominator,
         weight @ table.x[happened] - exposure @ table.x,
-        (second + second.T) / 2,
+        tidy(second),
         0,
     )
 

@@ -184,7 +184,7 @@ class _Scale:
         return float(np.abs(step * self.deviation).max())
 
     def spread(self, beta: FloatArray) -> float:
-        return float(np.sqrt(max(beta @ self._covariance @ beta, 0.0)))
+        return float(np.sqrt(max(float(beta @ self._covariance @ beta), 0.0)))
 
 
 def _line_search(
@@ -229,8 +229,9 @@ def _check_same(trial: CoxSums, state: CoxSums) -> None:
     expected = (state.num_patients, state.num_events, state.withheld)
     if counts != expected:
         raise TrainingError(
-            f"The Cox sums came from {trial.num_patients} patients and {trial.num_events} events "
-            f"after {state.num_patients} and {state.num_events}; ask the same hospitals every round."
+            f"The Cox sums came from {trial.num_patients} patients and {trial.num_events} events, "
+            f"after {state.num_patients} and {state.num_events} in the round before; ask the same "
+            "hospitals every time."
         )
 
 
