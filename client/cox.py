@@ -125,7 +125,9 @@ def _likelihood(
     if not table.num_events:
         nobody = CoxSums.empty(table.names, beta, ties)
         return CoxSums(**(vars(nobody) | {"num_patients": len(table)}))
-    table = replace(table, x=table.x - table.x.mean(axis=0))
+    # A constant becomes exactly 0, which the mean alone would miss by rounding.
+    centred = np.where(np.ptp(table.x, axis=0) > 0, table.x - table.x.mean(axis=0), 0.0)
+    table = replace(table, x=centred)
     _, sets, r, terms = stratum_terms(table, predictor, ties)
     exposure = r * exposed(sets, terms.hazard[:, None], terms.tied[:, None])[:, 0]
     happened = table.event

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protocol.errors import TrainingError
+from protocol.errors import DataError, TrainingError
 from protocol.stats.cox import CoxSums
 from strategies.cox_penalty import Penalty
 
@@ -27,8 +27,6 @@ FARTHEST = 10.0
 HALVINGS = 12
 # Below this ratio of eigenvalues the information has lost all its digits in some direction.
 SINGULAR = 1e-10
-# A covariate with so little information beside another's is constant up to rounding.
-CONSTANT = 1e-14
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,8 @@ def fit(
     Parameters
     ----------
     ask : callable
-        ``beta (P,) -> CoxSums``; the same hospitals, merged in the same order, every time.
+        ``beta (P,) -> CoxSums``; the same hospitals, merged in the same order, every time. It may
+        raise `DataError` where a hospital refuses to answer so far out; the step is then halved.
     num_covariates : int
         P.
     penalty : Penalty, optional
@@ -200,7 +199,12 @@ def _line_search(
         if scale.spread(beta) > FARTHEST:
             # No hospital should be asked where single patients make up its sums.
             continue
-        trial, asked = ask(beta), asked + 1
+        asked += 1
+        try:
+            trial = ask(beta)
+        except DataError:
+            # It answered before, so it is these coefficients that a hospital does not answer.
+            continue
         _check_same(trial, state)
         if trial.log_likelihood - rule.value(beta, n) >= floor:
             return trial, asked
@@ -244,7 +248,7 @@ def _check_information(sums: CoxSums, rule: Penalty, *, begun: bool) -> None:
     where = (
         "in the patients at risk when events happened" if begun else "at the coefficients reached"
     )
-    flat = np.flatnonzero(diagonal <= CONSTANT * diagonal.max())
+    flat = np.flatnonzero(diagonal == 0)
     if len(flat):
         names, what = sums.names[int(flat[0])], f"does not vary {where}"
     else:

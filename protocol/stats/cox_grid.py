@@ -30,11 +30,13 @@ from protocol.stats.cox import MAX_COVARIATES, CoxSums, check_symmetric, tidy
 from protocol.stats.cox_hazard import CoxHazard, HazardTerms, hazard_terms
 from protocol.stats.sums import FloatArray, IntArray, Sums, require
 
-__all__ = ["MAX_GRID_NUMBERS", "MAX_GRID_POINTS", "CoxGridSums", "check_grid"]
+__all__ = ["MAX_GRID_NUMBERS", "MAX_GRID_POINTS", "ROUNDING", "CoxGridSums", "check_grid"]
 
 MAX_GRID_POINTS = 1000
 # K * P * P: two such tables of decimal numbers fit into one document of 8 MiB.
 MAX_GRID_NUMBERS = 180_000
+# Of a sum of squares, what a difference to the squared mean cannot resolve.
+ROUNDING = 1e-13
 _TABLES = (
     *("deaths", "event_weight", "event_x"),
     *("risk0", "risk1", "risk2", "tied0", "tied1", "tied2"),
@@ -210,6 +212,9 @@ class CoxGridSums(Sums):
         second = np.einsum("k,kpq->pq", terms.hazard, self.risk2)
         second -= np.einsum("k,kpq->pq", terms.tied, self.tied2)
         information = second - terms.mean_square
+        # What is left of a constant covariate is rounding; exactly 0 lets the centre name it.
+        flat = np.diag(information) <= ROUNDING * np.diag(second)
+        information[flat], information[:, flat] = 0.0, 0.0
         events = int(self.deaths.sum())
         return CoxSums(
             self.names,
