@@ -25,6 +25,8 @@ Ask = Callable[[FloatArray], CoxSums]
 LONGEST_STEP = 5.0
 FARTHEST = 10.0
 HALVINGS = 12
+# A step so short is close enough for Newton's method to be quadratic.
+NEAR = 1e-6
 # Below this ratio of eigenvalues the information has lost all its digits in some direction.
 SINGULAR = 1e-10
 
@@ -68,7 +70,7 @@ def fit(
     start: npt.ArrayLike | None = None,
     first: CoxSums | None = None,
     null: CoxSums | None = None,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-11,
     max_rounds: int = 30,
     min_sites: int = 1,
 ) -> CoxFit:
@@ -111,18 +113,22 @@ def fit(
     if null is None and not beta.any():
         null = state
     scale = _Scale(state)
-    step = np.full(num_covariates, np.inf)
+    step, before = np.zeros(num_covariates), np.inf
     while rounds <= max_rounds:
         _check_information(state, rule, begun=rounds <= 1)
         n = state.num_patients
         step = rule.minimise(state.beta, state.gradient, state.information, n) - state.beta
-        if scale.largest(step) <= tolerance:
+        moved = scale.largest(step)
+        # Near the optimum each step is about the square of the one before; where it is not, what
+        # moves is rounding.
+        if moved <= tolerance or before / 10 < moved <= NEAR:
             return CoxFit(state, null, rule, rounds)
+        before = moved
         step *= min(1.0, LONGEST_STEP / max(scale.spread(step), LONGEST_STEP))
         found, asked = _line_search(ask, state, step, rule, scale, max_rounds - rounds)
         rounds += asked
         if found is None:
-            if scale.largest(step) <= 1e-6:
+            if moved <= NEAR:
                 # No step improves what rounding still shows: this is the optimum.
                 return CoxFit(state, null, rule, rounds)
             break
@@ -200,15 +206,21 @@ def _line_search(
             # No hospital should be asked where single patients make up its sums.
             continue
         asked += 1
-        try:
-            trial = ask(beta)
-        except DataError:
-            # It answered before, so it is these coefficients that a hospital does not answer.
+        trial = _answer(ask, beta)
+        if trial is None:
             continue
         _check_same(trial, state)
         if trial.log_likelihood - rule.value(beta, n) >= floor:
             return trial, asked
     return None, asked
+
+
+def _answer(ask: Ask, beta: FloatArray) -> CoxSums | None:
+    try:
+        return ask(beta)
+    except DataError:
+        # They answered before, so it is these coefficients that a hospital refuses.
+        return None
 
 
 def _check_first(sums: CoxSums, beta: FloatArray, min_sites: int) -> None:
