@@ -55,7 +55,7 @@ def stratified(tables: Sequence[SurvivalTable], min_cell: int = 1) -> Ask:
 
 
 def pooled(tables: Sequence[SurvivalTable], min_cell: int = 1) -> Ask:
-    """Ask for the pooled likelihood on the months of follow-up, times moved where a rule needs it."""
+    """Ask for the pooled likelihood by months, with times moved where a rule needs it."""
     return lambda beta: merge_all(
         [grid_sums(t, beta, MONTHS, min_cell=min_cell, max_coarse_months=44.0) for t in tables]
     ).partial_likelihood("efron")
