@@ -131,6 +131,13 @@ def _exp(z: Tensor) -> Tensor:
     return z.clamp(max=_WEIBULL_STRAIGHT).exp() * (1 + (z - _WEIBULL_STRAIGHT).clamp(min=0))
 
 
+def _log_normal_survival(z: Tensor) -> Tensor:
+    """Return ``ln Phi(-z)``; torch's own log_ndtr has no batching rule for per-patient gradients."""
+    body, tail = z.clamp(max=1), z.clamp(min=1)
+    log_tail = (torch.special.erfcx(tail / math.sqrt(2)) / 2).log() - tail.square() / 2
+    return torch.where(z > 1, log_tail, torch.log1p(-torch.erfc(-body / math.sqrt(2)) / 2))
+
+
 AFT_LOG_LOGISTIC = _head(
     "aft_log_logistic",
     _Law(
@@ -145,7 +152,7 @@ AFT_LOG_NORMAL = _head(
     "aft_log_normal",
     _Law(
         log_density=lambda z: -z.square() / 2 - math.log(2 * math.pi) / 2,
-        log_survival=lambda z: torch.special.log_ndtr(-z),
+        log_survival=_log_normal_survival,
         quantile=lambda survival: -float(ndtri(survival)),
     ),
 )

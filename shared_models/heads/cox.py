@@ -1,7 +1,7 @@
 """Cox's partial likelihood of a network's output, stratified, with tied times.
 
 It is no sum over patients: each event is compared with everyone at risk. The hospitals' sums added
-are the likelihood stratified by hospital (a baseline hazard for each); their means averaged are not.
+are the likelihood stratified by hospital (a baseline hazard for each); averaged means are not.
 Mini-batches bias it, and differential privacy by per-patient clipping is false for it. With one
 baseline for all hospitals use `shared_models.heads.cox_two_phase`. Letters: N patients.
 

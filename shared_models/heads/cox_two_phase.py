@@ -205,7 +205,7 @@ def surrogate_nll(
 
 def baseline_hazard(pooled: RiskSetSums) -> FloatArray:
     """Return Breslow's increments of the cumulative baseline hazard, (K,): ``d_k / S0(t_k)``."""
-    return pooled.events * np.exp(-pooled.log_sums)
+    return np.exp(-pooled.log_sums) * pooled.events
 
 
 def survival_at(log_hazard: Tensor, pooled: RiskSetSums, months: Tensor) -> Tensor:
