@@ -27,9 +27,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from shared_models.heads.head import Head, at_least_float32
-from shared_models.heads.outcomes import checked_outcomes
+from shared_models.heads.outcomes import checked_hazards, checked_outcomes
 
-__all__ = ["AFT_LOG_LOGISTIC", "AFT_LOG_NORMAL", "AFT_WEIBULL", "location_and_scale", "targets"]
+__all__ = [
+    "AFT_LOG_LOGISTIC",
+    "AFT_LOG_NORMAL",
+    "AFT_WEIBULL",
+    "SIGMA_FLOOR",
+    "location_and_scale",
+    "targets",
+]
 
 SIGMA_FLOOR = 0.05
 # e^z is continued as a straight line from here on, where S = exp(-e^30) is 0 in any precision:
@@ -100,7 +107,8 @@ def _head(name: str, law: _Law) -> Head:
 
     def start_outputs(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
         # sigma = 1, and S at the last cut as given.
-        survival = math.prod(1 - hazard for hazard in hazards)
+        usable = checked_hazards(hazards, cuts_months)
+        survival = math.prod(1 - hazard for hazard in usable)
         mu = math.log(cuts_months[-1]) - law.quantile(survival)
         return mu, math.log(math.expm1(1 - SIGMA_FLOOR))
 
@@ -132,7 +140,7 @@ def _exp(z: Tensor) -> Tensor:
 
 
 def _log_normal_survival(z: Tensor) -> Tensor:
-    """Return ``ln Phi(-z)``; torch's own log_ndtr has no batching rule for per-patient gradients."""
+    """Return ``ln Phi(-z)``; torch's own log_ndtr cannot be vectorised over patients by vmap."""
     body, tail = z.clamp(max=1), z.clamp(min=1)
     log_tail = (torch.special.erfcx(tail / math.sqrt(2)) / 2).log() - tail.square() / 2
     return torch.where(z > 1, log_tail, torch.log1p(-torch.erfc(-body / math.sqrt(2)) / 2))

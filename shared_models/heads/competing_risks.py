@@ -19,7 +19,7 @@ from torch import Tensor
 from protocol.errors import ConfigError
 from shared_models.heads.head import Head, at_least_float32
 from shared_models.heads.logistic_hazard import discretise
-from shared_models.heads.outcomes import checked_outcomes
+from shared_models.heads.outcomes import checked_hazards, checked_outcomes
 from shared_models.heads.piecewise import (
     exponential_mean,
     exponential_median,
@@ -109,7 +109,8 @@ def competing_risks(num_causes: int) -> Head:
         return mean.to(at_least_float32(outputs).dtype)
 
     def start_outputs(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
-        scores = [math.log(hazard / (1 - hazard) / num_causes) for hazard in hazards]
+        usable = checked_hazards(hazards, cuts_months)
+        scores = [math.log(hazard / (1 - hazard) / num_causes) for hazard in usable]
         return tuple(score for score in scores for _ in range(num_causes))
 
     return Head(

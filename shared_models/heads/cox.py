@@ -51,7 +51,7 @@ def partial_nll(
     Tensor
         Scalar: ``sum over events of [ln sum_{t_j >= t_i} e^{f_j} - f_i]`` (Breslow), over the
         normaliser; lower is better, 0 without events. The order of the rows is irrelevant to the
-        bit.
+        bit (on a GPU with torch's deterministic algorithms only).
 
     Raises
     ------

@@ -12,7 +12,9 @@ With every event time on the grid this is the exact pooled likelihood.
 
 What a reader of one hospital's sums learns: between two grid points the sum of ``e^f`` over those
 who left, the number of them and of events. `RiskSetSums.require_cells` refuses where that is a sum
-over few; secure aggregation hides it altogether. Letters: N patients, K grid points, M times.
+over few. But each round tells the same sums at other weights, and enough of them would determine a
+small group's covariates: take few rounds, a coarse grid, or secure aggregation, which shows the
+centre the total only. Letters: N patients, K grid points, M times.
 
 References
 ----------

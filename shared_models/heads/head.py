@@ -43,7 +43,7 @@ class Head:
     start_outputs : callable
         ``start_outputs(hazards, cuts_months)``: O numbers, the outputs of a patient who has the
         given probability of the event in each interval among those who reach it, for a network to
-        start from.
+        start from; raises a `ConfigError` for a hazard outside [0, 1].
     decomposable : bool
         Whether a patient's ``nll`` depends on that patient alone, which per-patient clipping
         (differential privacy) needs and with which federated averaging minimises the pooled loss.

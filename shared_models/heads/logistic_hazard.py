@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from shared_models.heads.head import Head, at_least_float32
-from shared_models.heads.outcomes import checked_outcomes
+from shared_models.heads.outcomes import checked_hazards, checked_outcomes
 from shared_models.heads.piecewise import (
     exponential_mean,
     exponential_median,
@@ -160,7 +160,8 @@ def _nll(outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
 
 
 def _start(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
-    return tuple(math.log(hazard / (1 - hazard)) for hazard in hazards)
+    usable = checked_hazards(hazards, cuts_months)
+    return tuple(math.log(hazard / (1 - hazard)) for hazard in usable)
 
 
 HEAD = Head(

@@ -1,11 +1,33 @@
-"""Checking follow-up before a head transforms it."""
+"""Checking follow-up, and the hazards to start from, before a head transforms them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from protocol.errors import DataError
+from protocol.errors import ConfigError, DataError
 
-__all__ = ["checked_outcomes"]
+__all__ = ["MIN_HAZARD", "checked_hazards", "checked_outcomes"]
+
+MIN_HAZARD = 1e-4
+
+
+def checked_hazards(hazards: Sequence[float], cuts_months: Sequence[float]) -> list[float]:
+    """Return one hazard for each interval, at least `MIN_HAZARD` away from 0 and 1.
+
+    An interval without events has the estimate 0, whose logit a network could never leave.
+
+    Raises
+    ------
+    ConfigError
+        If there is not one for each interval, or one is outside [0, 1].
+    """
+    if not len(hazards) == len(cuts_months) > 0 or not all(0 <= each <= 1 for each in hazards):
+        raise ConfigError(
+            f"The hazards to start from, {list(hazards)}, are not one number in [0, 1] for each of "
+            f"{len(cuts_months)} intervals; take them from the survey's life table."
+        )
+    return [min(max(float(each), MIN_HAZARD), 1 - MIN_HAZARD) for each in hazards]
 
 
 def checked_outcomes(

@@ -23,7 +23,7 @@ from shared_models.heads.logistic_hazard import (
     restricted_mean_months,
     survival_at,
 )
-from shared_models.heads.outcomes import checked_outcomes
+from shared_models.heads.outcomes import checked_hazards, checked_outcomes
 
 __all__ = ["HEAD", "log_softplus", "nll", "targets"]
 
@@ -98,7 +98,8 @@ def nll(outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
 
 def _start(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
     # softplus(x) = -ln(1 - h) is solved by the logit of h.
-    return tuple(math.log(hazard / (1 - hazard)) for hazard in hazards)
+    usable = checked_hazards(hazards, cuts_months)
+    return tuple(math.log(hazard / (1 - hazard)) for hazard in usable)
 
 
 HEAD = Head(

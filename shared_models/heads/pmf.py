@@ -19,6 +19,7 @@ from torch import Tensor
 
 from shared_models.heads.head import Head, at_least_float32
 from shared_models.heads.logistic_hazard import interval_targets
+from shared_models.heads.outcomes import checked_hazards
 from shared_models.heads.piecewise import linear_mean, linear_median, linear_survival
 
 __all__ = [
@@ -87,6 +88,7 @@ def restricted_mean_months(scores: Tensor, cuts_months: Tensor) -> Tensor:
 
 def start_outputs(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
     """Return the scores of a patient with these hazards: ``ln(p_k / S_K)``."""
+    hazards = checked_hazards(hazards, cuts_months)
     survival = math.prod(1 - hazard for hazard in hazards)
     scores, alive = [], 1.0
     for hazard in hazards:

@@ -1,5 +1,7 @@
 """Laws of every survival head, whatever its family."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -126,10 +128,7 @@ def test_the_density_integrates_to_what_survival_loses(name: str) -> None:
 
         lost = (1.0 if k == 0 else curve[k - 1]) - curve[k]
         inner = [max(lo, 1e-12), *(x for x in (1e-8, 1e-4, 1e-2, 0.3) if x > lo), hi]
-        area = sum(
-            quad(density, a, b, epsabs=1e-12, limit=200)[0]
-            for a, b in zip(inner[:-1], inner[1:], strict=True)
-        )
+        area = sum(quad(density, a, b, epsabs=1e-12, limit=200)[0] for a, b in pairwise(inner))
         assert area == pytest.approx(lost, abs=1e-8)
 
 
@@ -189,6 +188,41 @@ def test_the_start_describes_the_given_patient(name: str) -> None:
     expected = np.cumprod(1 - np.array(hazards))
     compared = slice(-1, None) if name.startswith("aft") else slice(None)
     np.testing.assert_allclose(curve[compared], expected[compared], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_hazards_to_start_from_may_be_zero_but_not_negative(name: str) -> None:
+    head = HEADS[name]
+    for hazards in ([0.0] * 6, [1.0] * 6, [0.1, 0, 0.2, 0, 0, 1.0]):
+        start = head.start_outputs(hazards, GRID.tolist())
+        assert len(start) == head.num_outputs(6) and np.isfinite(start).all()
+    for hazards in ([0.1] * 5 + [-0.1], [0.1] * 5, [0.1] * 5 + [np.nan]):
+        with pytest.raises(ConfigError, match=r"not one number in .* for each of 6 intervals"):
+            head.start_outputs(hazards, GRID.tolist())
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("events", ["some", "all at one hospital", "one", "none"])
+def test_gradients_of_hospitals_weighed_by_patients_are_the_pooled_one(
+    name: str, events: str
+) -> None:
+    head = HEADS[name]
+    months, event = _outcomes(head, 40, 14)
+    if events != "some":
+        event[{"all at one hospital": 10, "one": 1, "none": 0}[events] :] = 0
+    event[0] = events != "none"
+    weight = torch.zeros(3, head.num_outputs(len(GRID)), dtype=torch.float64)
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(2)).double()
+
+    def gradient(part: slice) -> Tensor:
+        own = _targets(head, months[part], event[part])
+        return grad(lambda w: head.nll(x[part] @ w, own).mean())(weight)
+
+    parts = [slice(0, 10), slice(10, 11), slice(11, 40)]
+    added = sum(gradient(part) * (part.stop - part.start) for part in parts) / 40
+    whole = gradient(slice(0, 40))
+    assert torch.isfinite(whole).all()
+    torch.testing.assert_close(added, whole, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ALL)
