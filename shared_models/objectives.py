@@ -1,4 +1,4 @@
-"""What is minimised: the mean loss of a network over a batch of named tensors."""
+"""What is minimised: the loss of a network for each record of a batch of named tensors."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ __all__ = ["prognosis_objective", "segmentation_objective"]
 
 
 def segmentation_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return Dice + cross-entropy of ``images`` (B, 1, Y, X) against ``labels`` (B, Y, X)."""
+    """Return Dice + cross-entropy, (B,), of ``images`` (B, 1, Y, X) and ``labels`` (B, Y, X)."""
     return dice_cross_entropy(model(batch["images"]), batch["labels"])
 
 
 def prognosis_objective(
     model: nn.Module, batch: Mapping[str, Tensor], head: Head = HEADS["logistic_hazard"]
 ) -> Tensor:
-    """Return the mean negative log-likelihood of a survival head.
+    """Return the negative log-likelihood of each patient, (B,), by a survival head.
 
     Parameters
     ----------
@@ -30,9 +30,10 @@ def prognosis_objective(
         and what the head's ``targets`` are called, (B,) each; images may be absent where the
         network takes none.
     head : Head
-        One of ``shared_models.heads.HEADS``.
+        One of ``shared_models.heads.HEADS``. One that is no sum over patients compares those of
+        this batch, so its batch must not be split.
     """
     outputs = model(
         batch.get("images"), batch.get("slice_present"), batch["tabular"], batch["missing"]
     )
-    return head.nll(outputs, batch).mean()
+    return head.nll(outputs, batch)

@@ -65,7 +65,8 @@ class Tabular(nn.Module):
                 f"Tabular start has {len(first)} values; head '{head}' needs {num_outputs}, each "
                 "finite."
             )
-        self.field_dropout = field_dropout
+        # A module, so that whoever looks for the network's random numbers finds these as well.
+        self.drop_fields = nn.Dropout(field_dropout)
         widths = [2 * num_tabular, *hidden]
         layers: list[nn.Module] = []
         for source, target in pairwise(widths):
@@ -101,9 +102,7 @@ class Tabular(nn.Module):
         Tensor
             (B, O).
         """
-        missing = missing.bool()
-        if self.training and self.field_dropout > 0:
-            missing = missing | (torch.rand_like(tabular) < self.field_dropout)
+        missing = missing.bool() | (self.drop_fields(torch.ones_like(tabular)) == 0)
         table = torch.cat((tabular.masked_fill(missing, 0), missing.to(tabular.dtype)), dim=1)
         return self.body(table)
 

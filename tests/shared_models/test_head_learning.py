@@ -52,7 +52,11 @@ def test_a_linear_network_finds_the_risk_and_the_level(name: str) -> None:
     ).eval()
     batch = {key: torch.from_numpy(v) for key, v in head.targets(months, event, GRID).items()}
     batch |= {"tabular": torch.from_numpy(x).float(), "missing": torch.zeros(len(x), 3)}
-    _descend(list(model.parameters()), lambda: prognosis_objective(model, batch, head), 150, 0.03)
+
+    def loss() -> Tensor:
+        return prognosis_objective(model, batch, head).mean()
+
+    _descend(list(model.parameters()), loss, 150, 0.03)
     cuts = torch.from_numpy(GRID)
     with torch.no_grad():
         outputs = model(None, None, batch["tabular"], batch["missing"])

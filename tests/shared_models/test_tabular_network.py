@@ -81,7 +81,7 @@ def test_per_patient_gradients_add_to_the_batch() -> None:
             return functional_call(model, self.own, given)
 
     def loss(own: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> torch.Tensor:
-        return prognosis_objective(Bound(own), rows)
+        return prognosis_objective(Bound(own), rows).mean()
 
     single = {name: value[:, None] for name, value in batch.items()}
     each = vmap(grad(loss), (None, 0))(weights, single)
