@@ -101,6 +101,12 @@ def test_fields_are_dropped_while_training_only() -> None:
     assert torch.equal(model(None, None, **inputs), model(None, None, **inputs))
 
 
+def test_whoever_looks_for_random_numbers_finds_those_of_the_fields() -> None:
+    # Threads that share a batch would race for them; a linear network has no other dropout.
+    dropped = [m.p for m in _network(hidden=()).modules() if isinstance(m, torch.nn.Dropout)]
+    assert dropped == [0.1]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
