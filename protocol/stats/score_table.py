@@ -71,12 +71,12 @@ class ScoreTable(Sums):
             "ScoreTable: every box holds two score bins, two time bins, a status and a count.",
         )
         score_0, score_1, time_0, time_1, status, count = self._columns
-        inside = (0 <= score_0) & (score_0 <= score_1) & (score_1 <= len(edges))
-        inside &= (0 <= time_0) & (time_0 <= time_1) & (time_1 < len(grid) - status)
+        inside = (score_0 >= 0) & (score_0 <= score_1) & (score_1 <= len(edges))
+        inside &= (time_0 >= 0) & (time_0 <= time_1) & (time_1 < len(grid) - status)
         inside &= ((status == 0) | (status == 1)) & (count > 0)
         require(bool(inside.all()), "ScoreTable: a box lies outside the grid or holds nobody.")
-        canonical = _canonical(self.boxes).tolist() == self.boxes.reshape(-1, COLUMNS).tolist()
-        require(canonical, "ScoreTable: boxes must be sorted, each listed once.")
+        rising = bool((np.diff(_keys(self.boxes.reshape(-1, COLUMNS))) > 0).all())
+        require(rising, "ScoreTable: boxes must be sorted, each listed once.")
 
     @property
     def _columns(self) -> IntArray:
@@ -194,10 +194,18 @@ def _canonical(rows: IntArray) -> IntArray:
     rows = rows.reshape(-1, COLUMNS)
     if not len(rows):
         return np.zeros(0, np.int64)
-    where, inverse = np.unique(rows[:, :-1], axis=0, return_inverse=True)
-    counts = np.zeros(len(where), np.int64)
-    np.add.at(counts, inverse.ravel(), rows[:, -1])
-    return np.column_stack([where, counts])
+    _, first, inverse = np.unique(_keys(rows), return_index=True, return_inverse=True)
+    result = rows[first].copy()
+    result[:, -1] = 0
+    np.add.at(result[:, -1], inverse.ravel(), rows[:, -1])
+    return result
+
+
+def _keys(rows: IntArray) -> IntArray:
+    """Return one number a box, so that boxes sort by score, then time, then status."""
+    times = MAX_TIME_BINS + 1
+    keys = (rows[:, 0] * MAX_SCORE_BINS + rows[:, 1]) * times + rows[:, 2]
+    return np.asarray((keys * times + rows[:, 3]) * 2 + rows[:, 4], np.int64)
 
 
 def score_edges(histogram: Histogram, num_bins: int) -> tuple[float, ...]:

@@ -125,8 +125,8 @@ def auc_at(
     weights = censoring.interval_weights.copy()
     weights[limit:] = weights[limit - 1]
     happened = rows[:, 4] == 1
-    events = _Places(rows[happened, :2].T, cases[:, happened], rows[happened, 5] * 1.0)
-    others = _Places(rows[:, :2].T, controls, rows[:, 5] * 1.0)
+    events = _Places(rows[happened, :2].T, cases[:, happened], rows[happened, 5].astype(np.float64))
+    others = _Places(rows[:, :2].T, controls, rows[:, 5].astype(np.float64))
     return _bounded(events, others, _weight_limits(weights, bins[:, happened]))
 
 
@@ -142,8 +142,8 @@ def _pairs_in_time(
         order = order + np.where(happened, 0, 1)
     else:
         order = order + np.array([[0], [1]])
-    events = _Places(rows[happened, :2].T, order[:, happened], rows[happened, 5] * 1.0)
-    others = _Places(rows[:, :2].T, order, rows[:, 5] * 1.0)
+    events = _Places(rows[happened, :2].T, order[:, happened], rows[happened, 5].astype(np.float64))
+    others = _Places(rows[:, :2].T, order, rows[:, 5].astype(np.float64))
     return _bounded(events, others, _weight_limits(weights, rows[happened, 2:4].T))
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -73,12 +74,12 @@ def test_true_error_lies_within_the_bound_on_1000_federations(whole_months: bool
     rng = np.random.default_rng(11)
     for trial in range(500):
         whole = ex.cohort(
-            int(rng.integers(1, 90)), rng, whole_months=whole_months, kind=KINDS[trial % 7 % 3]
+            int(rng.integers(1, 70)), rng, whole_months=whole_months, kind=KINDS[trial % 7 % 3]
         )
         bins = int(rng.integers(1, 40))
         edges = tuple(float(value) for value in np.arange(1, bins) / bins)
         min_cell = int(rng.integers(1, 6))
-        parts = [table(part, edges) for part in ex.hospitals(whole, 4, rng)]
+        parts = [table(part, edges) for part in ex.hospitals(whole, 3, rng)]
         found = harrell_c(merge_all(parts), times_on_grid=whole_months)
         truth = exact_c(whole)
         if np.isnan(truth):
@@ -123,7 +124,7 @@ def test_the_bound_shrinks_as_bins_and_months_are_halved() -> None:
         edges = tuple(float(value) for value in np.arange(1, bins) / bins)
         grid = tuple(float(value) for value in np.arange(0, 60 + months, months))
         bounds.append(harrell_c(table(whole, edges, grid)).error_bound)
-    assert all(later < 0.7 * earlier for earlier, later in zip(bounds, bounds[1:], strict=False))
+    assert all(later < 0.7 * earlier for earlier, later in pairwise(bounds))
 
 
 def _distinct(values: np.ndarray) -> tuple[float, ...]:
@@ -133,8 +134,8 @@ def _distinct(values: np.ndarray) -> tuple[float, ...]:
 @pytest.mark.parametrize("seed", range(200))
 def test_one_bin_a_value_gives_the_pooled_figures_of_scikit_survival(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    whole = ex.cohort(int(rng.integers(20, 60)), rng)
-    grid = tuple(float(month) for month in range(0, 101))
+    whole = ex.cohort(int(rng.integers(20, 45)), rng)
+    grid = tuple(float(month) for month in range(101))
     total = merge_all([table(p, _distinct(whole.risk), grid) for p in ex.hospitals(whole, 3, rng)])
     outcome = ex.structured(whole)
     value = concordance_index_censored(whole.event, whole.months, whole.risk, tied_tol=0)[0]
@@ -144,7 +145,7 @@ def test_one_bin_a_value_gives_the_pooled_figures_of_scikit_survival(seed: int) 
         value = concordance_index_ipcw(outcome, outcome, whole.risk, tied_tol=0)[0]
         assert uno_c(total, g, times_on_grid=True).value == pytest.approx(value, abs=1e-9)
         value, _ = cumulative_dynamic_auc(outcome, outcome, whole.risk, [12.0], tied_tol=0)
-        assert auc_at(total, g, 12.0).value == pytest.approx(float(value[0]), abs=1e-9)
+        assert auc_at(total, g, 12.0).value == pytest.approx(float(value[0]), abs=1e-9, nan_ok=True)
 
 
 def test_uno_and_auc_lie_within_their_bounds_coarse_or_not() -> None:
@@ -237,17 +238,30 @@ def test_what_leaves_is_bins_and_counts() -> None:
     assert numbers.dtype == np.int64 and (numbers[:, 5] >= 5).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"boxes": [[0, 0, 0, 0, 1, 0]]}, "ScoreTable: a box lies outside the grid or holds nobody."),
-        ({"boxes": [[0, 9, 60, 60, 1, 5]]}, "ScoreTable: a box lies outside the grid or holds nobody."),
-        ({"boxes": [[1, 2, 3]]}, "ScoreTable: every box holds two score bins, two time bins, a status and a count."),
-        ({"boxes": [[2, 2, 1, 1, 0, 5], [1, 1, 1, 1, 0, 5]]}, "ScoreTable: boxes must be sorted, each listed once."),
-        ({"edges": [0.5, 0.5]}, "ScoreTable: the score's cut points must rise, at most 999 of them."),
-        ({"grid_months": [0.0]}, "ScoreTable: the grid must rise from 0 over 1 to 120 intervals."),
-    ],
-)  # fmt: skip
+OUTSIDE = "ScoreTable: a box lies outside the grid or holds nobody."
+WRONG = {
+    "empty box": ({"boxes": [[0, 0, 0, 0, 1, 0]]}, OUTSIDE),
+    "event beyond the end": ({"boxes": [[0, 9, 60, 60, 1, 5]]}, OUTSIDE),
+    "short rows": (
+        {"boxes": [[1, 2, 3]]},
+        "ScoreTable: every box holds two score bins, two time bins, a status and a count.",
+    ),
+    "not sorted": (
+        {"boxes": [[2, 2, 1, 1, 0, 5], [1, 1, 1, 1, 0, 5]]},
+        "ScoreTable: boxes must be sorted, each listed once.",
+    ),
+    "edges": (
+        {"edges": [0.5, 0.5]},
+        "ScoreTable: the score's cut points must rise, at most 999 of them.",
+    ),
+    "grid": (
+        {"grid_months": [0.0]},
+        "ScoreTable: the grid must rise from 0 over 1 to 120 intervals.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG.values(), ids=WRONG)
 def test_a_wrong_table_is_refused_in_one_sentence(change: dict, sentence: str) -> None:
     with pytest.raises(PayloadError) as caught:
         ScoreTable.from_dict({**ScoreTable.empty(EDGES, GRID).to_dict(), **change})
@@ -260,7 +274,7 @@ def test_unlike_tables_and_horizons_are_named() -> None:
         empty.merge(ScoreTable.empty(EDGES[1:], GRID))
     with pytest.raises(PayloadError, match="stand on different grids"):
         uno_c(empty, ex.CensoringCurve((0.0, 1.0), (1.0, 1.0)))
-    with pytest.raises(PayloadError, match="12.5 is no grid point"):
+    with pytest.raises(PayloadError, match=r"12\.5 is no grid point"):
         auc_at(empty, ex.CensoringCurve(GRID, (1.0,) * 61), 12.5)
     with pytest.raises(PayloadError, match="negative or not finite"):
         ScoreTable.of([np.nan], [1], [0.5], edges=EDGES, grid_months=GRID)
