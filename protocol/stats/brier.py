@@ -12,7 +12,7 @@ it (see `CensoringCurve`), the predictions are not rounded.
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +82,9 @@ class BrierSums(Sums):
     def empty(cls, horizons_months: tuple[float, ...], replicates: int = 0) -> Self:
         """Return the sums of no patient."""
         size = len(horizons_months)
-        counts = [np.zeros(size, np.int64) for _ in range(4)]
-        weights = [np.zeros(size) for _ in range(3)]
-        blank = np.zeros((replicates, size, 3))
-        return cls(tuple(horizons_months), *counts[:3], *weights, blank, counts[3])
+        sums: dict[str, Any] = {name: np.zeros(size, np.int64) for name in COUNTS}
+        sums |= {name: np.zeros(size) for name in WEIGHTS}
+        return cls(tuple(horizons_months), replicates=np.zeros((replicates, size, 3)), **sums)
 
     @classmethod
     def of(
@@ -213,7 +212,9 @@ class BrierSums(Sums):
             keep &= np.isin(np.arange(len(steps)), ends)
             keep &= np.array([not is_small(int(value), min_cell) for value in count])
         blank = self.empty(self.horizons_months, len(self.replicates))
-        values = {name: np.where(keep, getattr(self, name), 0) for name in COUNTS + WEIGHTS}
+        values: dict[str, Any] = {
+            name: np.where(keep, getattr(self, name), 0) for name in COUNTS + WEIGHTS
+        }
         values["withheld"] = self.withheld + ~keep
         values["replicates"] = (
             self.replicates * keep[:, None] if self.replicates.size else blank.replicates

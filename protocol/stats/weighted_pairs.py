@@ -290,14 +290,16 @@ def _sums(
     if replicates and rng is not None and number:
         times = rng.multinomial(number, np.full(number, 1 / number), size=replicates)
         drawn = np.stack([_resampled(matrix, used, times) for matrix in matrices], axis=1)
-    totals = [float(used @ matrix.sum(axis=1)) for matrix in matrices]
+    concordant, tied, total = (float(used @ matrix.sum(axis=1)) for matrix in matrices)
     return WeightedPairs(
         (measure,),
         float(tau_months),
         number,
         int(happened.sum()),
         int(comparable.sum()),
-        *totals,
+        concordant,
+        tied,
+        total,
         drawn,
     )
 

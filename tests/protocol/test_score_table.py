@@ -23,6 +23,7 @@ from protocol.stats.boxes import occupied_boxes
 from protocol.stats.cells import blocks
 from protocol.stats.score_table import ScoreTable, score_edges
 from protocol.stats.table_concordance import auc_at, harrell_c, uno_c
+from protocol.stats.weighted_pairs import auc_pairs, uno_pairs
 
 
 def _load() -> ModuleType:
@@ -131,21 +132,36 @@ def _distinct(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(value) for value in np.unique(values)[1:])
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_one_bin_a_value_gives_the_pooled_figures_of_scikit_survival(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    whole = ex.cohort(int(rng.integers(20, 45)), rng)
+@pytest.mark.parametrize("block", range(8))
+def test_one_bin_a_value_gives_the_pooled_figures(block: int) -> None:
+    # Each of the 25 against the pooled pairs, two of them against scikit-survival itself.
     grid = tuple(float(month) for month in range(101))
-    total = merge_all([table(p, _distinct(whole.risk), grid) for p in ex.hospitals(whole, 3, rng)])
-    outcome = ex.structured(whole)
-    value = concordance_index_censored(whole.event, whole.months, whole.risk, tied_tol=0)[0]
-    assert harrell_c(total, times_on_grid=True).value == pytest.approx(value, abs=1e-9)
-    g = ex.censoring(whole, grid)
-    if g.at(whole.months[whole.event]).min() > 0:
-        value = concordance_index_ipcw(outcome, outcome, whole.risk, tied_tol=0)[0]
-        assert uno_c(total, g, times_on_grid=True).value == pytest.approx(value, abs=1e-9)
-        value, _ = cumulative_dynamic_auc(outcome, outcome, whole.risk, [12.0], tied_tol=0)
-        assert auc_at(total, g, 12.0).value == pytest.approx(float(value[0]), abs=1e-9, nan_ok=True)
+    for seed in range(25 * block, 25 * block + 25):
+        rng = np.random.default_rng(seed)
+        whole = ex.cohort(int(rng.integers(20, 60)), rng)
+        parts = [table(p, _distinct(whole.risk), grid) for p in ex.hospitals(whole, 3, rng)]
+        total, g = merge_all(parts), ex.censoring(whole, grid)
+        given = (whole.months, whole.event, whole.risk)
+        found = (
+            harrell_c(total, times_on_grid=True).value,
+            uno_c(total, g, times_on_grid=True).value,
+            auc_at(total, g, 12.0).value,
+        )
+        expected = (
+            PairCounts.of(*given, tau_months=1e6).c_index,
+            uno_pairs(*given, tau_months=1e6, censoring=g).value,
+            auc_pairs(*given, horizon_months=12.0, censoring=g).value,
+        )
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+        if seed % 25 > 1 or g.at(whole.months[whole.event]).min() == 0:
+            continue
+        outcome = ex.structured(whole)
+        expected = (
+            concordance_index_censored(whole.event, whole.months, whole.risk, tied_tol=0)[0],
+            concordance_index_ipcw(outcome, outcome, whole.risk, tied_tol=0)[0],
+            cumulative_dynamic_auc(outcome, outcome, whole.risk, [12.0], tied_tol=0)[0][0],
+        )
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def test_uno_and_auc_lie_within_their_bounds_coarse_or_not() -> None:
