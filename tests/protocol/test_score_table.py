@@ -23,7 +23,7 @@ from protocol.stats.boxes import occupied_boxes
 from protocol.stats.cells import blocks
 from protocol.stats.score_table import ScoreTable, score_edges
 from protocol.stats.table_concordance import auc_at, harrell_c, uno_c
-from protocol.stats.weighted_pairs import auc_pairs, uno_pairs
+from protocol.stats.timed_pairs import auc_pairs, uno_pairs
 
 
 def _load() -> ModuleType:

@@ -13,7 +13,8 @@ from sksurv.metrics import concordance_index_ipcw, cumulative_dynamic_auc
 from protocol.errors import PayloadError
 from protocol.stats import PairCounts, monthly_grid
 from protocol.stats.censoring import CensoringCurve
-from protocol.stats.weighted_pairs import WeightedPairs, antolini_pairs, auc_pairs, uno_pairs
+from protocol.stats.timed_pairs import antolini_pairs, auc_pairs, uno_pairs
+from protocol.stats.weighted_pairs import WeightedPairs
 
 
 def _load() -> ModuleType:
