@@ -13,10 +13,13 @@ model).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from protocol.documents import check_keys
+from protocol.stats.censoring import finite_numbers
 from protocol.stats.histogram import Histogram
 from protocol.stats.sums import FloatArray, require
 
@@ -69,6 +72,26 @@ class CalibrationCurve:
         if form != "intercept" and size > 1:
             ideal[1] = 1.0
         return cls(form, tuple(knots), tuple(ideal))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the centre sends to every hospital for one Newton step."""
+        lists = {"knots": list(self.knots), "coefficients": list(self.coefficients)}
+        return {"form": self.form, **lists}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "CalibrationCurve":
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        PayloadError
+            If a key is missing or unknown or a value is not of its kind.
+        """
+        require(isinstance(values, dict), "CalibrationCurve must be an object; send its to_dict().")
+        check_keys(values, frozenset({"form", "knots", "coefficients"}), "CalibrationCurve")
+        knots = finite_numbers(values["knots"], "CalibrationCurve.knots")
+        coefficients = finite_numbers(values["coefficients"], "CalibrationCurve.coefficients")
+        return cls(values["form"], knots, coefficients)
 
     def design(self, predicted: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the columns (N, P) and the offset (N,) of the linear predictor."""

@@ -5,17 +5,20 @@ It then travels down as K + 1 numbers, and every weight ``1 / G`` of the second 
 that one curve; no hospital needs another's times.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from protocol.documents import check_keys
 from protocol.errors import PayloadError
 from protocol.stats.kaplan_meier import NOBODY
 from protocol.stats.lifetable import LifeTable
 from protocol.stats.sums import FloatArray, require
 
-__all__ = ["CensoringCurve"]
+__all__ = ["CensoringCurve", "finite_numbers"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class CensoringCurve:
         values = np.concatenate([[1.0], np.cumprod(np.clip(factor, 0, 1))])
         return cls(table.grid_months, tuple(float(value) for value in values))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the centre sends to every hospital for the second pass."""
+        return {"grid_months": list(self.grid_months), "survival": list(self.survival)}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "CensoringCurve":
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        PayloadError
+            If a key is missing or unknown, or a value is not a list of finite numbers.
+        """
+        require(isinstance(values, dict), "CensoringCurve must be an object; send its to_dict().")
+        check_keys(values, frozenset({"grid_months", "survival"}), "CensoringCurve")
+        grid = finite_numbers(values["grid_months"], "CensoringCurve.grid_months")
+        return cls(grid, finite_numbers(values["survival"], "CensoringCurve.survival"))
+
     def at(self, months: npt.ArrayLike) -> FloatArray:
         """Return G at the end of the interval that holds each time; beyond the grid its last value.
 
@@ -82,3 +103,19 @@ class CensoringCurve:
     def interval_weights(self) -> FloatArray:
         """``1 / G`` at the end of every interval, (K,); 0 where G is 0."""
         return self.weight(self.grid_months[1:])
+
+
+def finite_numbers(values: Any, place: str) -> tuple[float, ...]:
+    """Return a received list of numbers as a tuple of floats.
+
+    Raises
+    ------
+    PayloadError
+        Naming ``place``, if it is not a list or an item is not a finite number.
+    """
+    fine = isinstance(values, list) and all(
+        isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item)
+        for item in values
+    )
+    require(fine, f"{place} must be a list of finite numbers.")
+    return tuple(float(item) for item in values)

@@ -192,6 +192,20 @@ def test_what_leaves_is_sums() -> None:
     assert len(numbers) == 8 * len(HORIZONS)
 
 
+def test_the_censoring_curve_travels() -> None:
+    g = ex.censoring(ex.cohort(50, np.random.default_rng(1)), GRID)
+    sent = json.loads(json.dumps(g.to_dict()))
+    assert CensoringCurve.from_dict(sent) == g
+    for change, sentence in (
+        ({"survival": "x"}, "CensoringCurve.survival must be a list of finite numbers"),
+        ({"grid_months": [0.0, True]}, "CensoringCurve.grid_months must be a list"),
+        ({"times": [1.0]}, "has 1 unknown key"),
+        ({"survival": [1.0]}, "one value a grid point"),
+    ):
+        with pytest.raises(PayloadError, match=sentence):
+            CensoringCurve.from_dict({**sent, **change})
+
+
 def test_bad_input_is_named() -> None:
     g = CensoringCurve((0.0, 60.0), (1.0, 1.0))
     with pytest.raises(PayloadError, match=r"outside \[0, 1\]"):

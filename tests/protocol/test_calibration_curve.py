@@ -244,6 +244,20 @@ def test_a_fit_that_cannot_be_is_refused() -> None:
         CalibrationStep.empty(curve, 12.0) + CalibrationStep.empty(curve, 24.0)
 
 
+def test_a_curve_travels() -> None:
+    curve = CalibrationCurve("spline", (-2.0, -1.0, 0.0), (0.1, 0.5, 0.7))
+    sent = json.loads(json.dumps(curve.to_dict()))
+    assert CalibrationCurve.from_dict(sent) == curve
+    for change, sentence in (
+        ({"knots": None}, "CalibrationCurve.knots must be a list of finite numbers"),
+        ({"form": "cubic"}, "is one of"),
+        ({"form": ["linear"]}, "is one of"),
+        ({"patients": []}, "has 1 unknown key"),
+    ):
+        with pytest.raises(PayloadError, match=sentence):
+            CalibrationCurve.from_dict({**sent, **change})
+
+
 def test_what_leaves_is_sums() -> None:
     whole = ex.cohort(80, np.random.default_rng(2), whole_months=False)
     sent = step(whole, CalibrationCurve.ideal("linear"), ex.censoring(whole, GRID)).to_dict()
