@@ -1,7 +1,9 @@
 """Boxes of a large, nearly empty table of counts: no published box holds 1 .. k-1 patients.
 
-The rule is that of `protocol.stats.cells` (a fixed grid is halved, boundaries never walk along the
-data), for tables with so many cells that only the occupied ones can be listed.
+As in `protocol.stats.cells` a fixed grid is halved and boundaries never walk along the data. Here
+the table has so many cells that only the occupied ones can be listed, and its axes are of unlike
+things, so that the axis to halve is the one that has been halved least, not the longest: a box of
+1000 scores by 60 months would else be cut by score until nothing is left to cut by month.
 """
 
 import numpy as np
@@ -18,8 +20,9 @@ def occupied_boxes(
 ) -> IntArray:
     """Return the boxes that hold patients, each at least ``min_cell`` of them.
 
-    The box of the whole table is halved along its longest axis (if that fails, along the next) as
-    long as neither half holds 1 .. ``min_cell`` - 1 patients; halves without patients are dropped.
+    The box of the whole table is halved along the axis of which it covers the largest share (if
+    that fails, along the next; the earlier of equal ones first) as long as neither half holds 1 ..
+    ``min_cell`` - 1 patients; halves without patients are dropped.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ def occupied_boxes(
     pending = [(whole, np.flatnonzero(counts))] if counts.sum() else []
     while pending:
         box, members = pending.pop()
-        halves = _halves(cells, counts, box, members, min_cell)
+        halves = _halves(cells, counts, box, members, shape, min_cell)
         if halves:
             pending.extend(half for half in halves if len(half[1]))
         else:
@@ -64,12 +67,17 @@ def occupied_boxes(
 
 
 def _halves(
-    cells: IntArray, counts: IntArray, box: IntArray, members: IntArray, min_cell: int
+    cells: IntArray,
+    counts: IntArray,
+    box: IntArray,
+    members: IntArray,
+    shape: tuple[int, ...],
+    min_cell: int,
 ) -> list[tuple[IntArray, IntArray]]:
     lengths = box[:, 1] - box[:, 0] + 1
-    for axis in np.argsort(-lengths, kind="stable"):
+    for axis in np.argsort(-lengths / np.asarray(shape), kind="stable"):
         if lengths[axis] < 2:
-            break
+            continue
         middle = box[axis, 0] + lengths[axis] // 2
         below = cells[members, axis] < middle
         parts = (members[below], members[~below])

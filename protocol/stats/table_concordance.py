@@ -34,7 +34,8 @@ class BoundedConcordance:
         Over the certainly comparable pairs, open scores counting one half; in [0, 1], .5 is
         chance; nan without a possible pair.
     low, high : float
-        The index of the exact values lies in [low, high].
+        The index of the exact values of the patients in the table lies in [low, high]; patients of
+        withheld hospitals are not among them.
     comparable : float
         Certainly comparable pairs (weighted, where the index is).
     """

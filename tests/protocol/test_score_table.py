@@ -219,9 +219,9 @@ def test_no_published_box_is_small(seed: int, min_cell: int) -> None:
     assert told.life_table().num_patients == pytest.approx(kept)
 
 
-def test_boxes_are_those_of_the_dense_rule() -> None:
+def test_boxes_of_a_square_table_are_those_of_the_dense_rule() -> None:
     rng = np.random.default_rng(3)
-    for shape in ((16, 9), (7, 30)):
+    for shape in ((16, 16), (32, 32)):
         counts = rng.poisson(0.3, shape)
         cells = np.argwhere(counts)
         found = occupied_boxes(cells, counts[tuple(cells.T)], shape, 4)
@@ -230,6 +230,19 @@ def test_boxes_are_those_of_the_dense_rule() -> None:
             [a.start, a.stop - 1, b.start, b.stop - 1, int(counts[a, b].sum())] for a, b in dense
         )
         assert sorted(found.tolist()) == expected
+
+
+def test_an_axis_is_halved_no_more_often_than_the_other_unless_it_must() -> None:
+    # Two patients a cell, at scores 3 and 40 in each of 4 months: scores 0-31 and 32-63 are parted,
+    # then months 0-1 and 2-3; halves without patients are dropped until each box has one score.
+    cells = np.array([[s, m] for s in (3, 40) for m in (0, 1, 2, 3)])
+    found = occupied_boxes(cells, np.full(8, 2), (64, 4), 4)
+    expected = [[s, s, m, m + 1, 4] for s in (3, 40) for m in (0, 2)]
+    assert sorted(found.tolist()) == expected
+    with pytest.raises(PayloadError, match="no publishable box"):
+        occupied_boxes(cells, np.full(8, 2), (64, 4), 17)
+    with pytest.raises(PayloadError, match="min_cell is 0"):
+        occupied_boxes(cells, np.full(8, 2), (64, 4), 0)
 
 
 def test_a_thousand_bins_by_ten_years_in_a_second() -> None:
