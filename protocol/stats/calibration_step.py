@@ -1,4 +1,4 @@
-"""One Newton step of a calibration curve as sums over patients, and the fit built from them.
+"""One Newton step of a calibration curve as sums over patients.
 
 With weight w (``1 / G``; 0 for a patient censored before the horizon), outcome y, columns u and
 ``mu = exp(eta)``, ``r = mu / (exp(mu) - 1)``, one patient adds
@@ -7,26 +7,23 @@ With weight w (``1 / G``; 0 for a patient censored before the horizon), outcome 
     gradient         w ( y r - (1 - y) mu ) u
     information      w ( y r (r + mu - 1) + (1 - y) mu ) u u'
 
-Every round sends P (P + 1) + 1 sums of the same patients. A reader who knew the predictions could
-solve them for as many patients as rounds send sums, so a hospital answers only where it has at
-least ``min_cell`` cases and as many controls, and a fit is refused after a few rounds.
+Every round sends P + P (P + 1) + 1 sums of the same patients, at coefficients that the centre
+chose; a fit takes about 5. A reader who knew the predictions could solve them for as many patients
+as rounds send sums, so a hospital answers only with at least ``min_cell`` cases and as many
+controls (`CalibrationStep.suppressed`) and should count the rounds it answers.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from protocol.errors import PayloadError
 from protocol.stats.calibration_curve import CalibrationCurve
 from protocol.stats.censoring import CensoringCurve
 from protocol.stats.sums import FloatArray, Sums, require
 
-__all__ = ["MAX_ROUNDS", "CalibrationFit", "CalibrationStep", "fit_calibration"]
-
-MAX_ROUNDS = 25
+__all__ = ["CalibrationStep"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,87 +162,3 @@ class CalibrationStep(Sums):
         if min(self.num_cases, self.num_controls) < min_cell or 0 < left < min_cell:
             return type(self).empty(self.curve, self.horizon_months)
         return self
-
-
-@dataclass(frozen=True)
-class CalibrationFit:
-    """A fitted curve.
-
-    Attributes
-    ----------
-    curve : CalibrationCurve
-        At the maximum of the weighted likelihood.
-    covariance : float array (P, P)
-        Robust (sandwich), G taken as known.
-    total : CalibrationStep
-        The sums of the last round, with the numbers of patients, cases and controls.
-    rounds : int
-        Times the hospitals were asked.
-    """
-
-    curve: CalibrationCurve
-    covariance: FloatArray
-    total: CalibrationStep
-    rounds: int
-
-    @property
-    def standard_errors(self) -> FloatArray:
-        """Of the coefficients, (P,)."""
-        return np.sqrt(np.diag(self.covariance))
-
-
-def fit_calibration(
-    ask: Callable[[CalibrationCurve], CalibrationStep], start: CalibrationCurve
-) -> CalibrationFit:
-    """Maximise the weighted likelihood by Newton's method with step halving.
-
-    Parameters
-    ----------
-    ask : callable
-        Sends a curve to the hospitals and returns the total of their steps: one round.
-    start : CalibrationCurve
-        `CalibrationCurve.ideal` of the wanted form.
-
-    Raises
-    ------
-    PayloadError
-        If no case or no control was sent, the predictions do not vary, or the maximum is not
-        reached within 25 rounds (cases and controls are separated).
-    """
-    best, step, curve = None, np.zeros(len(start.coefficients)), start
-    for rounds in range(1, MAX_ROUNDS + 1):
-        total = ask(curve)
-        require(
-            min(total.num_cases, total.num_controls) > 0,
-            "Calibration needs patients with and without the event by the horizon; "
-            "choose a horizon that more hospitals can answer.",
-        )
-        slack = 1e-12 * (1 + abs(total.log_likelihood))
-        if best is not None and not total.log_likelihood >= best.log_likelihood - slack:
-            step = step / 2
-        else:
-            best, step = total, _newton_step(total)
-            if float(np.abs(step).max()) < 1e-6:
-                # Newton doubles the digits, so the last step needs no round of its own.
-                bread = np.linalg.inv(total.information)
-                covariance = bread @ total.squared @ bread
-                return CalibrationFit(_moved(total, step), covariance, total, rounds)
-        curve = _moved(best, step)
-    raise PayloadError(
-        f"The calibration curve did not settle in {MAX_ROUNDS} rounds; the predictions separate "
-        "cases from controls, so report the groups of predicted risk instead."
-    )
-
-
-def _moved(total: CalibrationStep, step: FloatArray) -> CalibrationCurve:
-    values = np.asarray(total.coefficients) + step
-    return CalibrationCurve(total.form[0], total.knots, tuple(float(value) for value in values))
-
-
-def _newton_step(total: CalibrationStep) -> FloatArray:
-    scale = np.sqrt(np.diag(total.information))
-    usable = bool((scale > 0).all())
-    if usable:
-        usable = bool(np.linalg.cond(total.information / np.outer(scale, scale)) < 1e14)
-    require(usable, "The predictions do not vary enough to fit a calibration curve.")
-    return np.asarray(np.linalg.solve(total.information, total.gradient))

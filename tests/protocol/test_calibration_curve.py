@@ -15,7 +15,8 @@ from protocol.errors import PayloadError
 from protocol.stats import Histogram, merge_all, monthly_grid
 from protocol.stats.calibration_curve import CalibrationCurve, cloglog, spline_knots
 from protocol.stats.calibration_errors import CalibrationErrors
-from protocol.stats.calibration_step import CalibrationFit, CalibrationStep, fit_calibration
+from protocol.stats.calibration_fit import CalibrationFit, fit_calibration
+from protocol.stats.calibration_step import CalibrationStep
 from protocol.stats.censoring import CensoringCurve
 from protocol.stats.d_calibration import DCalibration
 

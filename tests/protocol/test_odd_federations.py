@@ -12,7 +12,8 @@ from protocol.errors import PayloadError
 from protocol.stats import Histogram, PairCounts, merge_all, monthly_grid
 from protocol.stats.brier import BrierSums
 from protocol.stats.calibration_curve import CalibrationCurve
-from protocol.stats.calibration_step import CalibrationStep, fit_calibration
+from protocol.stats.calibration_fit import fit_calibration
+from protocol.stats.calibration_step import CalibrationStep
 from protocol.stats.censoring import CensoringCurve
 from protocol.stats.d_calibration import DCalibration
 from protocol.stats.decision_curve import band_table, decision_curve
