@@ -133,6 +133,21 @@ def test_one_group_by_hand() -> None:
     assert sums.covariance[0, 0] == pytest.approx(expected, rel=1e-9)
 
 
+def test_equals_a_weighted_binomial_regression_of_statsmodels() -> None:
+    # statsmodels 0.14: GLM(y, [1, cloglog p], Binomial(CLogLog), freq_weights = 1 / G).
+    g = CensoringCurve((0.0, 5.0, 10.0, 24.0), (1.0, 1.0, 1 / 1.1, 0.8))
+    months = [30, 30, 4, 30, 30, 4, 8, 4]
+    p = [0.05, 0.1, 0.2, 0.3, 0.45, 0.5, 0.6, 0.8]
+    found = fit_calibration(
+        lambda curve: CalibrationStep.of(
+            months, np.array(months) < 24, p, curve=curve, horizon_months=24.0, censoring=g
+        ),
+        CalibrationCurve.ideal("linear"),
+    )
+    assert found.curve.coefficients == pytest.approx((0.69086607, 1.43629137), abs=2e-8)
+    assert found.total.log_likelihood == pytest.approx(-4.063981665502649, rel=1e-9)
+
+
 def test_recovers_a_planted_slope_within_its_interval() -> None:
     # True risk at the horizon: cloglog(P) = .3 + .6 cloglog(p), no matter how many are censored.
     rng = np.random.default_rng(12)

@@ -21,6 +21,19 @@ def test_by_hand() -> None:
     assert found.num_hospitals == 3
 
 
+def test_equals_statsmodels() -> None:
+    # statsmodels 0.14, combine_effects(..., method_re="dl", use_t=True): tau2, mean_effect_re, q,
+    # i2 and the square root of var_hksj_re.
+    found = random_effects(
+        [0.61, 0.74, 0.55, 0.70, 0.66, 0.81], [0.0016, 0.0025, 0.0009, 0.0036, 0.0004, 0.0049]
+    )
+    figures = (found.tau_squared, found.estimate, found.q, found.i_squared)
+    expected = (0.004641611643976647, 0.6643255591523953, 21.36056866893341, 0.7659238348241193)
+    assert figures == pytest.approx(expected, rel=1e-9)
+    half = 2.570581835636314 * 0.036457081187814426  # t with 5 degrees of freedom
+    assert found.high - found.estimate == pytest.approx(half, rel=1e-9)
+
+
 def test_unequal_variances_written_out() -> None:
     rng = np.random.default_rng(2)
     for _ in range(200):
