@@ -134,7 +134,7 @@ def test_one_group_by_hand() -> None:
 
 
 def test_equals_a_weighted_binomial_regression_of_statsmodels() -> None:
-    # statsmodels 0.14: GLM(y, [1, cloglog p], Binomial(CLogLog), freq_weights = 1 / G).
+    # statsmodels 0.15: GLM(y, [1, cloglog p], Binomial(CLogLog), freq_weights = 1 / G).
     g = CensoringCurve((0.0, 5.0, 10.0, 24.0), (1.0, 1.0, 1 / 1.1, 0.8))
     months = [30, 30, 4, 30, 30, 4, 8, 4]
     p = [0.05, 0.1, 0.2, 0.3, 0.45, 0.5, 0.6, 0.8]

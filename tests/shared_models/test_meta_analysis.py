@@ -22,7 +22,7 @@ def test_by_hand() -> None:
 
 
 def test_equals_statsmodels() -> None:
-    # statsmodels 0.14, combine_effects(..., method_re="dl", use_t=True): tau2, mean_effect_re, q,
+    # statsmodels 0.15, combine_effects(..., method_re="dl", use_t=True): tau2, mean_effect_re, q,
     # i2 and the square root of var_hksj_re.
     found = random_effects(
         [0.61, 0.74, 0.55, 0.70, 0.66, 0.81], [0.0016, 0.0025, 0.0009, 0.0036, 0.0004, 0.0049]
