@@ -20,6 +20,7 @@ __all__ = [
     "Network",
     "Preprocessing",
     "Prognosis",
+    "Regression",
     "Rounds",
     "Segmentation",
     "Stage",
@@ -35,8 +36,17 @@ T = TypeVar("T", bound=BaseModel)
 
 MAX_YAML_BYTES = 256 * 1024
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Stage = Literal["survey", "segment", "measure", "prognosis", "validate"]
-STAGES: tuple[Stage, ...] = ("survey", "segment", "measure", "prognosis", "validate")
+Stage = Literal["survey", "segment", "measure", "regression", "prognosis", "validate"]
+STAGES: tuple[Stage, ...] = (
+    "survey",
+    "segment",
+    "measure",
+    "regression",
+    "prognosis",
+    "validate",
+)
+# The stages of a study that names none.
+PIPELINE: tuple[Stage, ...] = ("survey", "segment", "measure", "prognosis", "validate")
 
 
 class Frozen(BaseModel):
@@ -202,6 +212,53 @@ class Prognosis(Frozen):
         }
 
 
+class Regression(Frozen):
+    """The federated Cox regression: what is fitted, to whom, in which form.
+
+    Attributes
+    ----------
+    covariates, measurements : tuple of str
+        As in `Prognosis`.
+    patients : {"training", "all"}
+        ``training`` leaves the held-out patients out, so that the fit can be the baseline of a
+        network; ``all`` is the analysis of everybody, for inference.
+    form : {"stratified", "grid"}
+        ``stratified``: every hospital has its own baseline hazard, and only summed gradients and
+        Hessians leave. ``grid``: one baseline hazard, from risk-set sums on a common time grid.
+    step_months : float
+        Width of the grid's cells, months. Times are rounded up to its points, which is exact where
+        they are whole multiples already.
+    ties : {"efron", "breslow"}
+        How tied event times are counted.
+    penalty : float
+        Half the ridge: ``penalty/2 ||beta||^2`` (of standardised covariates) is taken from the
+        log-likelihood; 0 is the plain partial likelihood.
+    missing : {"complete", "indicator"}
+        ``complete`` leaves patients with a missing covariate out; ``indicator`` sets them to the
+        consortium's mean and adds a 0/1 covariate of missingness.
+    max_rounds : int
+        Newton steps before the fit is given up.
+    tolerance : float
+        The fit has converged when the Newton decrement is below it.
+    """
+
+    covariates: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
+    patients: Literal["training", "all"] = "training"
+    form: Literal["stratified", "grid"] = "stratified"
+    step_months: float = Field(1.0, gt=0, le=60)
+    ties: Literal["efron", "breslow"] = "efron"
+    penalty: float = Field(0.0, ge=0)
+    missing: Literal["complete", "indicator"] = "complete"
+    max_rounds: int = Field(25, ge=1, le=100)
+    tolerance: float = Field(1e-9, gt=0, le=1e-2)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is regressed on, in the order of the columns: measurements, then covariates."""
+        return (*self.measurements, *self.covariates)
+
+
 class Validation(Frozen):
     """How the models are judged: bootstrap replicates, calibration groups, risk groups."""
 
@@ -237,10 +294,11 @@ class Study(Frozen):
     name: SiteName
     seed: int = Field(ge=0)
     hospitals: Hospitals
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[Stage, ...] = PIPELINE
     preprocessing: Preprocessing = Preprocessing()
     holdout: HoldOut = HoldOut()
     segment: Segmentation = Segmentation()
+    regression: Regression = Regression()
     prognosis: Prognosis = Prognosis()
     validate_: Validation = Field(Validation(), alias="validate")
     rounds: Rounds = Rounds()
@@ -251,6 +309,33 @@ class Study(Frozen):
         if list(self.stages) != order:
             raise ValueError(f"stages must stand once each in the order {', '.join(STAGES)}")
         return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for stage, section in (("regression", self.regression), ("prognosis", self.prognosis)):
+            if stage not in self.stages:
+                continue
+            if section.measurements and "measure" not in self.stages:
+                raise ValueError(
+                    f"{stage}.measurements need the stage measure; add it, or use covariates only"
+                )
+        if "regression" in self.stages:
+            if not self.regression.names:
+                raise ValueError("the stage regression has no covariate; name some in regression")
+            # The measure stage computes what prognosis lists.
+            strange = set(self.regression.measurements) - set(self.prognosis.measurements)
+            if strange:
+                raise ValueError(
+                    f"regression.measurements has {min(strange)}, which prognosis.measurements "
+                    "has not; list it there too"
+                )
+        return self
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Covariates any stage uses: the prognosis stage's, then what regression adds."""
+        names = (*self.prognosis.covariates, *self.regression.covariates)
+        return tuple(dict.fromkeys(names))
 
 
 def read_yaml(path: Path) -> Any:
