@@ -4,6 +4,7 @@ The study is the consortium's; it names no path, device or limit of a hospital (
 hospital's own ``site.yaml``, which the centre neither sees nor sets).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
 T = TypeVar("T", bound=BaseModel)
 
 MAX_YAML_BYTES = 256 * 1024
+MAX_GRID_POINTS = 600
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Stage = Literal["survey", "segment", "measure", "regression", "prognosis", "validate"]
 STAGES: tuple[Stage, ...] = (
@@ -225,21 +227,22 @@ class Regression(Frozen):
     form : {"stratified", "grid"}
         ``stratified``: every hospital has its own baseline hazard, and only summed gradients and
         Hessians leave. ``grid``: one baseline hazard, from risk-set sums on a common time grid.
-    step_months : float
-        Width of the grid's cells, months. Times are rounded up to its points, which is exact where
-        they are whole multiples already.
+    step_months, horizon_months : float
+        Width of the grid's cells and its end, months, at most 600 cells. Times are rounded up to
+        its points, which is exact where they are whole multiples already; whoever is followed
+        beyond the end is censored there. The stratified form has no grid.
     ties : {"efron", "breslow"}
         How tied event times are counted.
-    penalty : float
-        Half the ridge: ``penalty/2 ||beta||^2`` (of standardised covariates) is taken from the
-        log-likelihood; 0 is the plain partial likelihood.
+    penalty, l1_ratio : float
+        Elastic net of the standardised coefficients, per patient: ``n penalty (l1_ratio |beta|_1 +
+        (1 - l1_ratio) |beta|^2 / 2)`` is taken from the log-likelihood. 0: none.
     missing : {"complete", "indicator"}
         ``complete`` leaves patients with a missing covariate out; ``indicator`` sets them to the
         consortium's mean and adds a 0/1 covariate of missingness.
     max_rounds : int
-        Newton steps before the fit is given up.
+        How often the hospitals are asked before the fit is given up.
     tolerance : float
-        The fit has converged when the Newton decrement is below it.
+        Ends when no coefficient would move by more, per standard deviation of its covariate.
     """
 
     covariates: tuple[str, ...] = ()
@@ -247,8 +250,10 @@ class Regression(Frozen):
     patients: Literal["training", "all"] = "training"
     form: Literal["stratified", "grid"] = "stratified"
     step_months: float = Field(1.0, gt=0, le=60)
+    horizon_months: float = Field(120.0, gt=0, le=600)
     ties: Literal["efron", "breslow"] = "efron"
     penalty: float = Field(0.0, ge=0)
+    l1_ratio: float = Field(0.0, ge=0, le=1)
     missing: Literal["complete", "indicator"] = "complete"
     max_rounds: int = Field(25, ge=1, le=100)
     tolerance: float = Field(1e-9, gt=0, le=1e-2)
@@ -257,6 +262,20 @@ class Regression(Frozen):
     def names(self) -> tuple[str, ...]:
         """What is regressed on, in the order of the columns: measurements, then covariates."""
         return (*self.measurements, *self.covariates)
+
+    @property
+    def grid_months(self) -> tuple[float, ...]:
+        """Points of the grid, right ends of its cells, up to the horizon or just beyond."""
+        points = math.ceil(self.horizon_months / self.step_months - 1e-9)
+        return tuple(self.step_months * (k + 1) for k in range(points))
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.horizon_months / self.step_months > MAX_GRID_POINTS:
+            raise ValueError(f"the grid has more than {MAX_GRID_POINTS} cells; widen step_months")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a covariate stands twice; name each once")
+        return self
 
 
 class Validation(Frozen):

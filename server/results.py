@@ -27,6 +27,7 @@ from protocol.stats import (
     PairCounts,
     Sums,
 )
+from server.regression_results import RegressionResults
 
 __all__ = [
     "Arm",
@@ -135,11 +136,14 @@ class SiteValidation(Frozen):
     ----------
     agreement : dict of str to AgreementSums
         By quantity, the keys of `protocol.stats.QUANTITIES`.
+    pairs, regression_pairs : PairCounts or None
+        Of the network's predicted risk, and of the Cox regression it is compared with.
     """
 
     overlap: OverlapField | None = None
     agreement: dict[str, AgreementField] = Field(default_factory=dict)
     pairs: PairsField | None = None
+    regression_pairs: PairsField | None = None
     life_table: LifeTableField | None = None
     calibration: CalibrationField | None = None
 
@@ -172,6 +176,7 @@ class Results(Frozen):
     study: StudyFacts
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
     training: dict[Literal["segment", "prognosis"], Training] = Field(default_factory=dict)
+    regression: RegressionResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
 
