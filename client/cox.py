@@ -1,6 +1,7 @@
 """The hospital's half of a Cox regression: patients in, sums over risk sets out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ __all__ = [
     "MAX_SPREAD",
     "SurvivalTable",
     "assign_folds",
-    "expected_events",
+    "exposed",
     "grid_sums",
     "linear_predictor",
     "require_enough",
@@ -65,7 +66,9 @@ def stratified_sums(
 ) -> CoxSums:
     """Return this hospital's own partial likelihood and its derivatives.
 
-    Every stratum inside the hospital has its own risk sets on its own event times.
+    Every stratum inside the hospital has its own risk sets on its own event times. Covariates are
+    centred inside each stratum before they are squared: the likelihood does not see the shift, and
+    rounding does.
 
     Parameters
     ----------
@@ -112,18 +115,19 @@ def stratum_terms(
     risk, tied = sets.at_risk(weighted), sets.at_event(weighted)
     deaths = np.bincount(sets.event[sets.event >= 0], minlength=len(times))
     weight = sets.at_event(table.weight[:, None])[:, 0]
-    terms = hazard_terms(
-        deaths, weight, (risk[:, 0], risk[:, 1:]), (tied[:, 0], tied[:, 1:]), ties
-    )
+    terms = hazard_terms(deaths, weight, (risk[:, 0], risk[:, 1:]), (tied[:, 0], tied[:, 1:]), ties)
     return times, sets, r, terms
 
 
-def _likelihood(table: SurvivalTable, predictor: FloatArray, beta: FloatArray, ties: str) -> CoxSums:
+def _likelihood(
+    table: SurvivalTable, predictor: FloatArray, beta: FloatArray, ties: str
+) -> CoxSums:
     if not table.num_events:
         nobody = CoxSums.empty(table.names, beta, ties)
         return CoxSums(**(vars(nobody) | {"num_patients": len(table)}))
+    table = replace(table, x=table.x - table.x.mean(axis=0))
     _, sets, r, terms = stratum_terms(table, predictor, ties)
-    exposure = r * expected_events(sets, terms.hazard, terms.tied)
+    exposure = r * exposed(sets, terms.hazard[:, None], terms.tied[:, None])[:, 0]
     happened = table.event
     weight = table.weight[happened]
     second = (table.x * exposure[:, None]).T @ table.x - terms.mean_square
@@ -143,16 +147,27 @@ def _likelihood(table: SurvivalTable, predictor: FloatArray, beta: FloatArray, t
     )
 
 
-def expected_events(sets: RiskSets, hazard: FloatArray, tied: FloatArray) -> FloatArray:
-    """Return the cumulative hazard (N,) each patient was exposed to, per unit of ``exp(x beta)``.
+def exposed(sets: RiskSets, hazard: FloatArray, tied: FloatArray) -> FloatArray:
+    """Return what each patient was exposed to while at risk, per unit of ``exp(x beta)``.
 
     Efron's rule counts a patient with an event at a tied time only in part; ``tied`` is the part
     to take off (`protocol.stats.cox_hazard`).
+
+    Parameters
+    ----------
+    hazard, tied : float array (K, Q)
+        Increments at each point.
+
+    Returns
+    -------
+    float array (N, Q)
     """
-    cumulative = np.concatenate(([0.0], np.cumsum(hazard)))
-    seen = sets.first <= sets.last
-    exposed = np.where(seen, cumulative[sets.last + 1] - cumulative[np.minimum(sets.first, sets.last + 1)], 0.0)
-    return np.asarray(exposed - np.where(sets.event >= 0, tied[np.maximum(sets.event, 0)], 0.0))
+    cumulative = np.concatenate((np.zeros((1, hazard.shape[1])), np.cumsum(hazard, axis=0)))
+    stop = sets.last + 1
+    total = cumulative[stop] - cumulative[np.minimum(sets.first, stop)]
+    happened = sets.event >= 0
+    total[happened] -= tied[sets.event[happened]]
+    return np.asarray(total)
 
 
 def grid_sums(

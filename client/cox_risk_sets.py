@@ -91,7 +91,10 @@ def _moment(x: FloatArray, weight: FloatArray) -> FloatArray:
 
 
 def place(table: SurvivalTable, grid_months: FloatArray, min_cell: int = 1) -> RiskSets:
-    """Round the hospital's times up to a grid, coarser where few patients come or go.
+    """Place patients on a grid of times, coarser where few of them come or go.
+
+    An event counts at the next point at or after it; at risk at ``g`` is who ``start < g`` and was
+    observed at least until ``g`` or had the event that counts there.
 
     Parameters
     ----------
@@ -108,13 +111,20 @@ def place(table: SurvivalTable, grid_months: FloatArray, min_cell: int = 1) -> R
     """
     points = len(grid_months)
     reached = np.searchsorted(grid_months, table.months, side="left")
-    first = np.searchsorted(grid_months, table.start_months, side="right").astype(np.int64)
-    last = np.minimum(reached, points - 1).astype(np.int64)
     happened = table.event & (reached < points)
+    # An event belongs to the next point of the grid; a patient censored before that point has
+    # left by then, as among exact times.
+    stayed = np.searchsorted(grid_months, table.months, side="right") - 1
+    first = np.searchsorted(grid_months, table.start_months, side="right")
+    last = np.where(happened, reached, stayed)
+    seen = first <= last
+    first, last = np.where(seen, first, points), np.where(seen, last, -1)
     if min_cell <= 1:
         return RiskSets(points, first, last, np.where(happened, last, -1))
-    seen = first <= last
-    moves = (last[happened], last[seen & ~happened], first[seen & (first > 0)])
+    # Whoever stays beyond the last point counts as censored there, and those at risk from the
+    # start are a sum of their own: either could else be had as the difference of two others.
+    late, early = seen & (first > 0), seen & (first == 0)
+    moves = (last[happened], last[seen & ~happened], first[late], first[early])
     counts = np.stack([np.bincount(move, minlength=points) for move in moves])
     if any(is_small(int(total), min_cell) for total in counts.sum(axis=1)):
         raise DataError(
@@ -127,8 +137,7 @@ def place(table: SurvivalTable, grid_months: FloatArray, min_cell: int = 1) -> R
     starts, ends = edges[:-1], edges[1:] - 1
     begins = np.concatenate(([0.0], grid_months))
     spans = grid_months[ends] - begins[starts]
-    first = np.where(first < points, starts[block[np.minimum(first, points - 1)]], points)
-    last = ends[block[last]]
+    first[seen], last[seen] = starts[block[first[seen]]], ends[block[last[seen]]]
     moved = float(spans[ends > starts].max(initial=0.0))
     return RiskSets(points, first, last, np.where(happened, last, -1), moved)
 

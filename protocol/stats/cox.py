@@ -84,7 +84,9 @@ class CoxSums(Sums):
         )
         check_symmetric(self.information, "CoxSums.information")
         require(self.num_events <= self.num_patients, "CoxSums: more events than patients.")
-        require(self.num_sites <= self.num_events, "CoxSums: more hospitals with events than events.")
+        require(
+            self.num_sites <= self.num_events, "CoxSums: more hospitals with events than events."
+        )
         require(
             (self.event_weight > 0) == (self.num_events > 0) and self.event_weight >= 0,
             "CoxSums: the events' weight does not match their number.",

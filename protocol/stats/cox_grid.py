@@ -3,11 +3,12 @@
 With one baseline hazard for all hospitals the likelihood is no sum over hospitals, but its
 ingredients are: at each grid time, how much weight is at risk and where its mean and second moment
 lie (Lu et al. 2015, "WebDISCO", J Am Med Inform Assoc 22:1212). An event at ``g_(k-1) < t <= g_k``
-counts at ``g_k``, a patient is at risk there when ``start < g_k`` and the time rounded up to the
-grid is at least ``g_k``; whoever goes beyond the last point is censored there.
+counts at ``g_k``; at risk there is who ``start < g_k`` and was observed until ``g_k`` or had an
+event that counts there; whoever goes beyond the last point is censored there.
 
-Exact where the grid holds every distinct event time (then it is the pooled Cox fit, Efron's ties
-included); on a coarser grid it is the Cox fit of the times rounded up, with all ties that makes.
+Exact where the grid holds every distinct event time of all hospitals (then it is the pooled Cox
+fit, Efron's ties included). On a coarser grid it is the grouped approximation: the Cox fit of the
+event times rounded up and the censoring times rounded down to the grid, with the ties that makes.
 
 What a reader learns. The difference of S0 between neighbouring times is the sum of ``w exp(x
 beta)`` over those who left (less those who entered) between them, and S1 - beside it - that sum of
