@@ -9,7 +9,7 @@ import numpy.typing as npt
 from client.cox_risk_sets import RiskSets, place
 from client.survival_table import SurvivalTable, assign_folds, require_enough
 from protocol.errors import DataError
-from protocol.stats.cox import CoxSums, check_ties
+from protocol.stats.cox import CoxSums, check_ties, tidy
 from protocol.stats.cox_grid import CoxGridSums, check_grid
 from protocol.stats.cox_hazard import HazardTerms, hazard_terms
 from protocol.stats.sums import merge_all
@@ -125,7 +125,9 @@ def _likelihood(
     if not table.num_events:
         nobody = CoxSums.empty(table.names, beta, ties)
         return CoxSums(**(vars(nobody) | {"num_patients": len(table)}))
-    table = replace(table, x=table.x - table.x.mean(axis=0))
+    # A constant becomes exactly 0, which the mean alone would miss by rounding.
+    centred = np.where(np.ptp(table.x, axis=0) > 0, table.x - table.x.mean(axis=0), 0.0)
+    table = replace(table, x=centred)
     _, sets, r, terms = stratum_terms(table, predictor, ties)
     exposure = r * exposed(sets, terms.hazard[:, None], terms.tied[:, None])[:, 0]
     happened = table.event
@@ -142,7 +144,7 @@ def _likelihood(
         float(weight.sum()),
         float(weight @ shifted) - terms.log_denominator,
         weight @ table.x[happened] - exposure @ table.x,
-        (second + second.T) / 2,
+        tidy(second),
         0,
     )
 

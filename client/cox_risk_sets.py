@@ -64,7 +64,9 @@ class RiskSets:
         late = bool((self.first > 0).any())
         for point in range(self.num_points):
             here = (self.first <= point) & (self.last >= point) if late else self.last == point
-            risk[point] = _moment(x[here], weight[here])
+            if here.any():
+                risk[point] = _moment(x[here], weight[here])
+        for point in np.unique(self.event[self.event >= 0]):
             happened = self.event == point
             tied[point] = _moment(x[happened], weight[happened])
         if not late:

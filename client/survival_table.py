@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,9 +94,9 @@ class SurvivalTable:
     def num_events(self) -> int:
         return int(self.event.sum())
 
-    def take(self, kept: npt.ArrayLike) -> "SurvivalTable":
-        """Return the patients that a bool or index array (M,) names."""
-        at = np.asarray(kept)
+    def take(self, kept: npt.NDArray[np.generic] | slice) -> "SurvivalTable":
+        """Return the patients that a bool or index array (M,) or a slice names."""
+        at: Any = kept
         return SurvivalTable(
             self.names,
             self.months[at],
@@ -144,12 +145,11 @@ def require_enough(table: SurvivalTable, min_cell: int, *, events_needed: bool =
     """
     if min_cell < 1:
         raise DataError(f"min_cell is {min_cell}; the smallest publishable count is at least 1.")
-    few_events = 0 < table.num_events < min_cell or (
-        events_needed and min_cell > 1 and table.num_events == 0
-    )
-    if len(table) < min_cell or few_events:
+    few_patients = min_cell > 1 and len(table) < min_cell
+    few_events = min_cell > 1 and table.num_events < min_cell
+    if few_patients or (few_events and (events_needed or table.num_events)):
         # The sentence travels as the refusal, so it must not tell the small counts themselves.
-        what = "patients" if len(table) < min_cell else "events"
+        what = "patients" if few_patients else "events"
         raise DataError(
             f"This hospital has fewer {what} than its minimum of {min_cell}, so it sends no sums "
             "of the Cox regression; lower its own minimum or leave it out of this regression."

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protocol.errors import TrainingError
+from protocol.errors import DataError, TrainingError
 from protocol.stats.cox import CoxSums
 from strategies.cox_penalty import Penalty
 
@@ -25,10 +25,10 @@ Ask = Callable[[FloatArray], CoxSums]
 LONGEST_STEP = 5.0
 FARTHEST = 10.0
 HALVINGS = 12
+# A step so short is close enough for Newton's method to be quadratic.
+NEAR = 1e-6
 # Below this ratio of eigenvalues the information has lost all its digits in some direction.
 SINGULAR = 1e-10
-# A covariate with so little information beside another's is constant up to rounding.
-CONSTANT = 1e-14
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def fit(
     start: npt.ArrayLike | None = None,
     first: CoxSums | None = None,
     null: CoxSums | None = None,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-11,
     max_rounds: int = 30,
     min_sites: int = 1,
 ) -> CoxFit:
@@ -79,7 +79,8 @@ def fit(
     Parameters
     ----------
     ask : callable
-        ``beta (P,) -> CoxSums``; the same hospitals, merged in the same order, every time.
+        ``beta (P,) -> CoxSums``; the same hospitals, merged in the same order, every time. It may
+        raise `DataError` where a hospital refuses to answer so far out; the step is then halved.
     num_covariates : int
         P.
     penalty : Penalty, optional
@@ -112,18 +113,22 @@ def fit(
     if null is None and not beta.any():
         null = state
     scale = _Scale(state)
-    step = np.full(num_covariates, np.inf)
+    step, before = np.zeros(num_covariates), np.inf
     while rounds <= max_rounds:
         _check_information(state, rule, begun=rounds <= 1)
         n = state.num_patients
         step = rule.minimise(state.beta, state.gradient, state.information, n) - state.beta
-        if scale.largest(step) <= tolerance:
+        moved = scale.largest(step)
+        # Near the optimum each step is about the square of the one before; where it is not, what
+        # moves is rounding.
+        if moved <= tolerance or before / 10 < moved <= NEAR:
             return CoxFit(state, null, rule, rounds)
+        before = moved
         step *= min(1.0, LONGEST_STEP / max(scale.spread(step), LONGEST_STEP))
         found, asked = _line_search(ask, state, step, rule, scale, max_rounds - rounds)
         rounds += asked
         if found is None:
-            if scale.largest(step) <= 1e-6:
+            if moved <= NEAR:
                 # No step improves what rounding still shows: this is the optimum.
                 return CoxFit(state, null, rule, rounds)
             break
@@ -184,7 +189,7 @@ class _Scale:
         return float(np.abs(step * self.deviation).max())
 
     def spread(self, beta: FloatArray) -> float:
-        return float(np.sqrt(max(beta @ self._covariance @ beta, 0.0)))
+        return float(np.sqrt(max(float(beta @ self._covariance @ beta), 0.0)))
 
 
 def _line_search(
@@ -200,11 +205,22 @@ def _line_search(
         if scale.spread(beta) > FARTHEST:
             # No hospital should be asked where single patients make up its sums.
             continue
-        trial, asked = ask(beta), asked + 1
+        asked += 1
+        trial = _answer(ask, beta)
+        if trial is None:
+            continue
         _check_same(trial, state)
         if trial.log_likelihood - rule.value(beta, n) >= floor:
             return trial, asked
     return None, asked
+
+
+def _answer(ask: Ask, beta: FloatArray) -> CoxSums | None:
+    try:
+        return ask(beta)
+    except DataError:
+        # They answered before, so it is these coefficients that a hospital refuses.
+        return None
 
 
 def _check_first(sums: CoxSums, beta: FloatArray, min_sites: int) -> None:
@@ -229,8 +245,9 @@ def _check_same(trial: CoxSums, state: CoxSums) -> None:
     expected = (state.num_patients, state.num_events, state.withheld)
     if counts != expected:
         raise TrainingError(
-            f"The Cox sums came from {trial.num_patients} patients and {trial.num_events} events "
-            f"after {state.num_patients} and {state.num_events}; ask the same hospitals every round."
+            f"The Cox sums came from {trial.num_patients} patients and {trial.num_events} events, "
+            f"after {state.num_patients} and {state.num_events} in the round before; ask the same "
+            "hospitals every time."
         )
 
 
@@ -243,7 +260,7 @@ def _check_information(sums: CoxSums, rule: Penalty, *, begun: bool) -> None:
     where = (
         "in the patients at risk when events happened" if begun else "at the coefficients reached"
     )
-    flat = np.flatnonzero(diagonal <= CONSTANT * diagonal.max())
+    flat = np.flatnonzero(diagonal == 0)
     if len(flat):
         names, what = sums.names[int(flat[0])], f"does not vary {where}"
     else:

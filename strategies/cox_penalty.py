@@ -77,7 +77,7 @@ class Penalty:
         if self.lasso == 0:
             return np.asarray(beta + np.linalg.solve(curvature, pull))
         threshold, new = num_patients * self.lasso, beta.copy()
-        # Gradient of the smooth part of the model at `new`, kept up to date coordinate by coordinate.
+        # Gradient of the model's smooth part at `new`, kept up to date by coordinate.
         slope = pull.copy()
         scale = np.sqrt(np.maximum(np.diag(curvature), 0.0))
         for _ in range(MAX_SWEEPS):

@@ -3,6 +3,10 @@
 from protocol.stats.agreement import QUANTITIES, AgreementSums, Quantity
 from protocol.stats.calibration import Calibration
 from protocol.stats.concordance import PairCounts
+from protocol.stats.cox import CoxSums
+from protocol.stats.cox_grid import CoxGridSums
+from protocol.stats.cox_hazard import CoxHazard
+from protocol.stats.cox_residuals import CoxResiduals
 from protocol.stats.histogram import Histogram, risk_group
 from protocol.stats.kaplan_meier import SurvivalCurve
 from protocol.stats.lifetable import LifeTable, monthly_grid
@@ -15,6 +19,10 @@ __all__ = [
     "QUANTITIES",
     "AgreementSums",
     "Calibration",
+    "CoxGridSums",
+    "CoxHazard",
+    "CoxResiduals",
+    "CoxSums",
     "Histogram",
     "LifeTable",
     "Moments",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from protocol.stats.sums import FloatArray, Sums, require
 
-__all__ = ["MAX_COVARIATES", "TIES", "CoxSums", "check_symmetric", "check_ties"]
+__all__ = ["MAX_COVARIATES", "TIES", "CoxSums", "check_symmetric", "check_ties", "tidy"]
 
 MAX_COVARIATES = 200
 TIES = ("breslow", "efron")
@@ -143,7 +143,7 @@ class CoxSums(Sums):
             weight,
             self.log_likelihood + sign * other.log_likelihood,
             self.gradient + sign * other.gradient,
-            self.information + sign * other.information,
+            tidy(self.information + sign * other.information),
             self.withheld + sign * other.withheld,
         )
 
@@ -169,3 +169,10 @@ def check_symmetric(matrices: FloatArray, place: str) -> None:
     require(skew <= 1e-9 * scale, f"{place} is not symmetric; send the second derivatives.")
     diagonal = np.diagonal(matrices, axis1=-2, axis2=-1)
     require(bool((diagonal >= -1e-9 * scale).all()), f"{place} has a negative diagonal.")
+
+
+def tidy(matrix: FloatArray) -> FloatArray:
+    """Return ``matrix`` (P, P) without the asymmetry and negative diagonal that rounding leaves."""
+    even = (matrix + matrix.T) / 2
+    np.fill_diagonal(even, np.maximum(np.diag(even), 0.0))
+    return even

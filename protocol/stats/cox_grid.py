@@ -26,15 +26,22 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.stats.cells import is_small
-from protocol.stats.cox import MAX_COVARIATES, CoxSums, check_symmetric
+from protocol.stats.cox import MAX_COVARIATES, CoxSums, check_symmetric, tidy
 from protocol.stats.cox_hazard import CoxHazard, HazardTerms, hazard_terms
 from protocol.stats.sums import FloatArray, IntArray, Sums, require
 
-__all__ = ["MAX_GRID_NUMBERS", "MAX_GRID_POINTS", "CoxGridSums", "check_grid"]
+__all__ = ["MAX_GRID_NUMBERS", "MAX_GRID_POINTS", "ROUNDING", "CoxGridSums", "check_grid"]
 
 MAX_GRID_POINTS = 1000
 # K * P * P: two such tables of decimal numbers fit into one document of 8 MiB.
 MAX_GRID_NUMBERS = 180_000
+# Of a sum of squares, what a difference to the squared mean cannot resolve.
+ROUNDING = 1e-13
+_TABLES = (
+    *("deaths", "event_weight", "event_x"),
+    *("risk0", "risk1", "risk2", "tied0", "tied1", "tied2"),
+)
+_ADDED = ("num_patients", "num_sites", "withheld", *_TABLES)
 
 
 def check_grid(grid_months: Sequence[float], num_covariates: int) -> None:
@@ -104,7 +111,7 @@ class CoxGridSums(Sums):
         check_grid(self.grid_months, width)
         require(len(set(self.names)) == width, "CoxGridSums: a covariate is named twice.")
         require(
-            [array.shape for array in self._tables()]
+            [getattr(self, name).shape for name in _TABLES]
             == [(points,), (points,), (points, width), *_shapes(points, width) * 2]
             and self.beta.shape == (width,),
             "CoxGridSums: a table does not match the grid and the covariates.",
@@ -127,19 +134,6 @@ class CoxGridSums(Sums):
             "CoxGridSums: there are more events than patients.",
         )
 
-    def _tables(self) -> list[IntArray | FloatArray]:
-        return [
-            self.deaths,
-            self.event_weight,
-            self.event_x,
-            self.risk0,
-            self.risk1,
-            self.risk2,
-            self.tied0,
-            self.tied1,
-            self.tied2,
-        ]
-
     @classmethod
     def empty(
         cls,
@@ -150,21 +144,24 @@ class CoxGridSums(Sums):
     ) -> Self:
         """Return the sums of no patient."""
         check_grid(grid_months, len(names))
-        points, width = len(grid_months), len(names)
-        zeros = [np.zeros(shape) for shape in _shapes(points, width)]
+        zero, one, two = (np.zeros(s) for s in _shapes(len(grid_months), len(names)))
         return cls(
-            tuple(names),
-            tuple(float(point) for point in grid_months),
-            np.asarray(beta, np.float64),
-            0,
-            0,
-            np.zeros(points, np.int64),
-            zeros[0],
-            zeros[1],
-            *zeros,
-            *zeros,
-            0.0,
-            withheld,
+            names=tuple(names),
+            grid_months=tuple(float(point) for point in grid_months),
+            beta=np.asarray(beta, np.float64),
+            num_patients=0,
+            num_sites=0,
+            deaths=np.zeros(len(grid_months), np.int64),
+            event_weight=zero,
+            event_x=one,
+            risk0=zero,
+            risk1=one,
+            risk2=two,
+            tied0=zero,
+            tied1=one,
+            tied2=two,
+            coarse_months=0.0,
+            withheld=withheld,
         )
 
     def merge(self, other: Self) -> Self:
@@ -175,16 +172,12 @@ class CoxGridSums(Sums):
             bool(np.array_equal(self.beta, other.beta)),
             "Cox sums at different coefficients cannot be added; ask again at one beta.",
         )
-        tables = [a + b for a, b in zip(self._tables(), other._tables(), strict=True)]
         return type(self)(
-            self.names,
-            self.grid_months,
-            self.beta,
-            self.num_patients + other.num_patients,
-            self.num_sites + other.num_sites,
-            *tables,  # type: ignore[arg-type]
-            max(self.coarse_months, other.coarse_months),
-            self.withheld + other.withheld,
+            names=self.names,
+            grid_months=self.grid_months,
+            beta=self.beta,
+            coarse_months=max(self.coarse_months, other.coarse_months),
+            **{name: getattr(self, name) + getattr(other, name) for name in _ADDED},
         )
 
     def suppressed(self, min_cell: int) -> Self:
@@ -219,6 +212,9 @@ class CoxGridSums(Sums):
         second = np.einsum("k,kpq->pq", terms.hazard, self.risk2)
         second -= np.einsum("k,kpq->pq", terms.tied, self.tied2)
         information = second - terms.mean_square
+        # What is left of a constant covariate is rounding; exactly 0 lets the centre name it.
+        flat = np.diag(information) <= ROUNDING * np.diag(second)
+        information[flat], information[:, flat] = 0.0, 0.0
         events = int(self.deaths.sum())
         return CoxSums(
             self.names,
@@ -232,7 +228,7 @@ class CoxGridSums(Sums):
             self.event_x.sum(axis=0)
             - np.einsum("k,kp->p", terms.hazard, self.risk1)
             + np.einsum("k,kp->p", terms.tied, self.tied1),
-            (information + information.T) / 2,
+            tidy(information),
             self.withheld,
         )
 
