@@ -56,14 +56,14 @@ def survival_table(
         flagged = []
         kept = ~missing.any(axis=1)
     names = (*section.names, *(section.names[index] + MISSING for index in flagged))
-    table = SurvivalTable.of(
+    rows = [patient for patient, keep in zip(known, kept, strict=True) if keep]
+    return SurvivalTable.of(
         names,
-        [patient.months for patient in known],
-        [patient.event for patient in known],
-        x.reshape(len(known), len(names)),
-        start_months=[patient.start_months for patient in known],
+        [patient.months for patient in rows],
+        [patient.event for patient in rows],
+        x[kept].reshape(len(rows), len(names)),
+        start_months=[patient.start_months for patient in rows],
     )
-    return table.take(kept)
 
 
 def answer(hospital: Hospital, question: Question) -> Answer:
@@ -101,9 +101,7 @@ def answer(hospital: Hospital, question: Question) -> Answer:
             hazard = CoxHazard.from_dict(asked["hazard"])
             found = grid_residuals(table, hazard, min_cell=min_cell)
         else:
-            found = stratified_residuals(
-                table, asked["beta"], ties=section.ties, min_cell=min_cell
-            )
+            found = stratified_residuals(table, asked["beta"], ties=section.ties, min_cell=min_cell)
         return Answer({"residuals": found.suppressed(min_cell).to_dict()})
     if pooled:
         grid = grid_sums(table, asked["beta"], asked["grid_months"], min_cell=min_cell)

@@ -5,6 +5,7 @@ may lead out of the hospital's directory.
 """
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -186,7 +187,22 @@ def load_site(site_dir: Path) -> SiteConfig:
     ConfigError
         If the file cannot be read, a key is unknown, or a value is wrong.
     """
-    return parse(SiteConfig, read_yaml(site_dir / SITE_FILE), SITE_FILE)
+    path = site_dir / SITE_FILE
+    try:
+        state = path.stat()
+    except OSError:
+        return _load(path)
+    return _unchanged(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+def _load(path: Path) -> SiteConfig:
+    return parse(SiteConfig, read_yaml(path), SITE_FILE)
+
+
+# A process that serves many messages parses an unchanged file once.
+@lru_cache(maxsize=512)
+def _unchanged(path: Path, mtime_ns: int, size: int) -> SiteConfig:
+    return _load(path)
 
 
 def inside(site_dir: Path, relative: str, key: str) -> Path:

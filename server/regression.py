@@ -54,8 +54,9 @@ class _Asking:
         self.grid: CoxGridSums | None = None
         self.rounds = 0
 
-    def names(self) -> tuple[str, ...]:
-        return (*self.section.names, *self.indicators)
+    @property
+    def num_columns(self) -> int:
+        return len(self.section.names) + len(self.indicators)
 
     def question(self, want: str, beta: FloatArray, hazard: CoxHazard | None) -> dict[str, Any]:
         """Return what ``agreed["cox"]`` says."""
@@ -114,9 +115,7 @@ def _indicators(centre: Centre, findings: Findings) -> tuple[str, ...]:
     return tuple(name for name in section.covariates if missing[name] > 0)
 
 
-def fit_regression(
-    centre: Centre, findings: Findings
-) -> tuple[RegressionResults, dict[str, Any]]:
+def fit_regression(centre: Centre, findings: Findings) -> tuple[RegressionResults, dict[str, Any]]:
     """Fit the study's Cox regression on the hospitals that train.
 
     Returns
@@ -141,7 +140,7 @@ def fit_regression(
         try:
             found = fit(
                 asking.sums,
-                len(asking.names()),
+                asking.num_columns,
                 penalty=Penalty(section.penalty, section.l1_ratio),
                 start=start,
                 tolerance=section.tolerance,
@@ -182,7 +181,8 @@ def _results(
     scales: dict[str, list[float]],
 ) -> RegressionResults:
     section = asking.section
-    sd = [scales[name][1] if name in scales else 1.0 for name in asking.names()]
+    # An indicator is no measurement of the dictionary and is not standardised.
+    sd = [scales[name][1] if name in scales else 1.0 for name in found.at.names]
     return RegressionResults(
         form=section.form,
         ties=section.ties,

@@ -25,8 +25,8 @@ import yaml
 from lifelines import CoxPHFitter
 
 from protocol.config import Study
-from server.results import load_results
 from server.regression_results import RegressionResults
+from server.results import load_results
 from sim.config import SurvivalConfig
 from sim.engines.local import run_local
 from sim.simulation import real_data
@@ -38,7 +38,9 @@ MAX_ROUNDS, MAX_SECONDS, TOLERANCE = 10, 20.0, 1e-6
 
 def fit_federated(archive: Path, folder: Path, form: str) -> tuple[RegressionResults, float]:
     """Return the regression of one study over all centres, and its seconds (hospitals made)."""
-    sites = make_survival_hospitals(archive, folder / "hospitals", SurvivalConfig(data="dialysis"), 1)
+    sites = make_survival_hospitals(
+        archive, folder / "hospitals", SurvivalConfig(data="dialysis"), 1
+    )
     section = {"covariates": COVARIATES, "patients": "all", "form": form, "horizon_months": 44}
     study = Study.model_validate(
         {
@@ -83,14 +85,20 @@ def compare(archive: Path, folder: Path, form: str) -> bool:
     """Print one table and return whether the claim holds."""
     ours, seconds = fit_federated(archive, folder, form)
     theirs = fit_pooled(archive, form)
-    print(f"\n{form}: {ours.patients} patients, {ours.events} events, {len(ours.hospitals)} centres")
-    print(f"{'':14}{'federated':>12}{'lifelines':>12}{'difference':>12}{'SE':>11}{'difference':>12}")
+    print(
+        f"\n{form}: {ours.patients} patients, {ours.events} events, {len(ours.hospitals)} centres"
+    )
+    print(
+        f"{'':14}{'federated':>12}{'lifelines':>12}{'difference':>12}{'SE':>11}{'difference':>12}"
+    )
     worst = abs(ours.log_likelihood - float(theirs.log_likelihood_))
     for row in ours.rows:
         beta, se = float(theirs.params_[row.name]), float(theirs.standard_errors_[row.name])
         off = (row.beta - beta, (row.se or 0.0) - se)
         worst = max(worst, *map(abs, off))
-        print(f"{row.name:14}{row.beta:12.6f}{beta:12.6f}{off[0]:12.1e}{row.se:11.6f}{off[1]:12.1e}")
+        print(
+            f"{row.name:14}{row.beta:12.6f}{beta:12.6f}{off[0]:12.1e}{row.se:11.6f}{off[1]:12.1e}"
+        )
     print(f"{'log-likelihood':14}{ours.log_likelihood:12.4f}{theirs.log_likelihood_:12.4f}")
     print(f"questions {ours.rounds}, seconds {seconds:.1f}, largest difference {worst:.1e}")
     return worst <= TOLERANCE and ours.rounds <= MAX_ROUNDS and seconds <= MAX_SECONDS

@@ -113,9 +113,9 @@ def arm_rows(results: Results) -> list[ForestRow]:
     for arm in results.arms:
         internal, external = (pooled(results, arm, role).pairs for role in ROLES)
         rows.append(ForestRow(arm_label(arm), internal, external))
-    arm = main_arm(results)
-    if arm is not None:
-        internal, external = (pooled(results, arm, role).regression_pairs for role in ROLES)
+    main = main_arm(results)
+    if main is not None:
+        internal, external = (pooled(results, main, role).regression_pairs for role in ROLES)
         rows.append(ForestRow("Cox regression", internal, external))
     if results.oracle and results.oracle.pairs:
         truth = {site: SiteValidation(pairs=p) for site, p in results.oracle.pairs.items()}
