@@ -12,6 +12,7 @@ from client.cohort import Patient
 from client.cox import grid_sums, stratified_sums
 from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
+from client.imputation import Gaps, Step, complete, equations
 from client.prognosis import tabular_values
 from client.survey import has_outcome
 from client.survival_table import SurvivalTable, require_enough
@@ -31,8 +32,10 @@ def survival_table(
     """Return patients with a known outcome as the table of the study's regression.
 
     Covariates are standardised by ``agreed["scales"]``; those in ``agreed["cox"]["indicators"]``
-    are 0 where missing and have a further column that is 1 there. Otherwise, patients who lack a
-    covariate are left out. Who was not observed for any time is left out too.
+    are 0 where missing and have a further column that is 1 there. With imputation, gaps hold what
+    the chain of ``agreed["cox"]["impute"]`` draws (the mean where there is no chain: in patients
+    whom the finished fit is judged on). Otherwise, patients who lack a covariate are left out. Who
+    was not observed for any time is left out too.
 
     Raises
     ------
@@ -41,17 +44,15 @@ def survival_table(
     """
     study, agreed = question.study, question.agreed
     section = study.regression
-    known = [patient for patient in has_outcome(patients) if patient.months > patient.start_months]
-    values = tabular_values(
-        hospital, study, agreed, known, section.measurements, section.covariates
-    )
-    scales = np.array([agreed["scales"][name] for name in section.names]).reshape(-1, 2)
-    x = (values - scales[:, 0]) / scales[:, 1]
+    known, x = _standardised(hospital, question, patients)
     missing = np.isnan(x)
     if section.missing == "indicator":
         flagged = [section.names.index(name) for name in agreed["cox"]["indicators"]]
         x = np.concatenate([np.where(missing, 0.0, x), missing[:, flagged]], axis=1)
         kept = np.ones(len(known), dtype=bool)
+    elif section.missing == "impute":
+        flagged, kept = [], np.ones(len(known), dtype=bool)
+        x = _imputed(hospital, question, _gaps(question, known, x))
     else:
         flagged = []
         kept = ~missing.any(axis=1)
@@ -66,20 +67,62 @@ def survival_table(
     )
 
 
+def _standardised(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> tuple[list[Patient], np.ndarray]:
+    """Return the patients who were observed for some time, and their covariates, NaN if missing."""
+    section, agreed = question.study.regression, question.agreed
+    known = [patient for patient in has_outcome(patients) if patient.months > patient.start_months]
+    values = tabular_values(
+        hospital, question.study, agreed, known, section.measurements, section.covariates
+    )
+    scales = np.array([agreed["scales"][name] for name in section.names]).reshape(-1, 2)
+    return known, (values - scales[:, 0]) / scales[:, 1]
+
+
+def _gaps(question: Question, known: list[Patient], x: np.ndarray) -> Gaps:
+    curve = question.agreed["cox"].get("curve") or {"months": [0.0], "cumulative": [0.0]}
+    months = [patient.months for patient in known]
+    auxiliary = np.column_stack(
+        [
+            np.array([float(patient.event) for patient in known]),
+            np.interp(months, curve["months"], curve["cumulative"]),
+        ]
+    )
+    return Gaps(question.study.regression.names, x, ("event", "hazard"), auxiliary)
+
+
+def _imputed(hospital: Hospital, question: Question, gaps: Gaps) -> np.ndarray:
+    asked = question.agreed["cox"].get("impute") or {"index": 0, "steps": []}
+    # One stream of noise an imputation, from the hospital's secret: whoever knows the steps knows
+    # the regressions, not what was drawn for a patient.
+    rng = hospital.private_generator(f"{question.study.name}/impute/{int(asked['index'])}")
+    return complete(gaps, [Step.from_dict(step) for step in asked["steps"]], rng)
+
+
+def _equations(hospital: Hospital, question: Question, patients: list[Patient]) -> Answer:
+    known, x = _standardised(hospital, question, patients)
+    gaps, min_cell = _gaps(question, known, x), hospital.config.min_cell
+    filled = _imputed(hospital, question, gaps)
+    sums = equations(gaps, filled, str(question.agreed["cox"]["impute"]["target"]))
+    return Answer({"equations": sums.suppressed(min_cell).to_dict()})
+
+
 def answer(hospital: Hospital, question: Question) -> Answer:
     """Answer one question of the fit; ``agreed["cox"]`` says which.
 
     Parameters
     ----------
     question : Question
-        ``agreed["cox"]``: ``want`` (``"sums"`` or ``"residuals"``), ``beta``, ``grid_months``
-        (empty for the stratified form), ``indicators``, and for residuals of a pooled fit
-        ``hazard``.
+        ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"`` or ``"equations"``), ``beta``,
+        ``grid_months`` (empty for the stratified form), ``indicators``, for residuals of a pooled
+        fit ``hazard``, and for multiple imputation ``curve`` and ``impute`` (`client.imputation`).
 
     Returns
     -------
     Answer
-        ``sums`` (CoxSums or CoxGridSums) or ``residuals`` (CoxResiduals).
+        ``sums`` (CoxSums or CoxGridSums), ``residuals`` (CoxResiduals) or ``equations``
+        (NormalEquations of an imputation).
 
     Raises
     ------
@@ -96,6 +139,8 @@ def answer(hospital: Hospital, question: Question) -> Answer:
         require_enough(table, min_cell, events_needed=not pooled)
     except DataError as error:
         raise DataError(f"{hospital.name}: {error.sentence}") from error
+    if asked["want"] == "equations":
+        return _equations(hospital, question, list(everyone))
     if asked["want"] == "residuals":
         if pooled:
             hazard = CoxHazard.from_dict(asked["hazard"])

@@ -13,6 +13,7 @@ from client.segment import labelled
 from privacy.suppression import suppress_counts
 from protocol.payload import Answer, Question
 from protocol.stats import LifeTable, Moments
+from protocol.stats.missingness import Missingness
 
 __all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "survey"]
 
@@ -46,8 +47,8 @@ def survey(hospital: Hospital, question: Question) -> Answer:
     Answer
         ``patients``, ``events``, ``person_years``, ``median_followup_months``, ``vendors``,
         ``field_strengths_t``, ``refused`` (counts, ``None`` where suppressed), ``covariates``
-        (Moments), ``life_table`` (LifeTable on half-years), ``can_train`` (numbers of training
-        patients per stage) and ``min_cell``.
+        (Moments), ``missingness`` (Missingness), ``life_table`` (LifeTable on half-years),
+        ``can_train`` (numbers of training patients per stage) and ``min_cell``.
     """
     study, min_cell = question.study, hospital.config.min_cell
     everyone, followed = hospital.patients, has_outcome(hospital.patients)
@@ -91,6 +92,9 @@ def survey(hospital: Hospital, question: Question) -> Answer:
         ),
         "refused": suppress_counts(dict(sorted(refused.items())), min_cell),
         "covariates": Moments.of(names, covariate_matrix(hospital.training, names))
+        .suppressed(min_cell)
+        .to_dict(),
+        "missingness": Missingness.of(names, covariate_matrix(hospital.training, names))
         .suppressed(min_cell)
         .to_dict(),
         "life_table": table.suppressed(min_cell).to_dict(),

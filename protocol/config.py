@@ -236,9 +236,12 @@ class Regression(Frozen):
     penalty, l1_ratio : float
         Elastic net of the standardised coefficients, per patient: ``n penalty (l1_ratio |beta|_1 +
         (1 - l1_ratio) |beta|^2 / 2)`` is taken from the log-likelihood. 0: none.
-    missing : {"complete", "indicator"}
+    missing : {"complete", "indicator", "impute"}
         ``complete`` leaves patients with a missing covariate out; ``indicator`` sets them to the
-        consortium's mean and adds a 0/1 covariate of missingness.
+        consortium's mean and adds a 0/1 covariate of missingness; ``impute`` is multiple imputation
+        by chained equations, with Rubin's rules.
+    imputations, iterations : int
+        Imputed data sets, and passes over the covariates in each.
     max_rounds : int
         How often the hospitals are asked before the fit is given up.
     tolerance : float
@@ -254,7 +257,9 @@ class Regression(Frozen):
     ties: Literal["efron", "breslow"] = "efron"
     penalty: float = Field(0.0, ge=0)
     l1_ratio: float = Field(0.0, ge=0, le=1)
-    missing: Literal["complete", "indicator"] = "complete"
+    missing: Literal["complete", "indicator", "impute"] = "complete"
+    imputations: int = Field(10, ge=2, le=100)
+    iterations: int = Field(5, ge=1, le=20)
     max_rounds: int = Field(25, ge=1, le=100)
     tolerance: float = Field(1e-9, gt=0, le=1e-2)
 
@@ -275,6 +280,8 @@ class Regression(Frozen):
             raise ValueError(f"the grid has more than {MAX_GRID_POINTS} cells; widen step_months")
         if len(set(self.names)) < len(self.names):
             raise ValueError("a covariate stands twice; name each once")
+        if self.missing == "impute" and self.penalty and self.l1_ratio:
+            raise ValueError("a lasso has no standard errors to pool; set l1_ratio to 0")
         return self
 
 

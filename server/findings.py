@@ -7,6 +7,8 @@ from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
+from protocol.stats.missingness import Missingness
+from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import Results
 from server.rounds import RoundEntry
@@ -86,10 +88,20 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 stage: {"loss": _losses(study, entries)}
                 for stage, entries in findings.history.items()
             },
+            "oddities": _oddities(findings),
             "regression": findings.regression,
             "arms": {"federated": {"sites": findings.validation}},
         }
     )
+
+
+def _oddities(findings: Findings) -> list[dict[str, str]]:
+    counts = {
+        site: Missingness.from_dict(answer["missingness"])
+        for site, answer in findings.survey.items()
+        if "missingness" in answer
+    }
+    return [vars(defect) for defect in find_defects(counts)]
 
 
 def _regression_horizon(study: Study) -> float | None:

@@ -24,6 +24,8 @@ class RegressionRow(_Frozen):
         ``beta / se`` and its two-sided p value.
     robust_se : float or None
         Sandwich standard error, which does not need proportional hazards.
+    missing_information : float or None
+        Share of the variance that is due to missing values, after multiple imputation.
     drift_p : float or None
         Test of the hazard ratio's drift over time; small speaks against proportional hazards.
     """
@@ -37,6 +39,7 @@ class RegressionRow(_Frozen):
     p: Probability | None = None
     robust_se: float | None = None
     drift_p: Probability | None = None
+    missing_information: Probability | None = None
 
 
 class ChiSquareTest(_Frozen):
@@ -57,7 +60,10 @@ class RegressionResults(_Frozen):
     rounds : int
         How often they were asked.
     log_likelihood, null_log_likelihood : float
-        Partial log-likelihood at the coefficients and at 0; higher is better.
+        Partial log-likelihood at the coefficients and at 0; higher is better. After multiple
+        imputation the means over the imputed data.
+    imputations : int
+        Imputed data sets; 0 without imputation.
     coarse_months : float
         Longest span over which a hospital moved its times together before it sent sums (pooled
         form); 0 where none did.
@@ -79,6 +85,7 @@ class RegressionResults(_Frozen):
     log_likelihood: float
     null_log_likelihood: float | None = None
     coarse_months: float = Field(0.0, ge=0)
+    imputations: int = Field(0, ge=0)
     rows: tuple[RegressionRow, ...]
     tests: dict[str, ChiSquareTest] = Field(default_factory=dict)
     baseline_months: tuple[float, ...] = ()

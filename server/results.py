@@ -32,6 +32,7 @@ from server.regression_results import RegressionResults
 __all__ = [
     "Arm",
     "Hospital",
+    "Oddity",
     "Oracle",
     "Results",
     "SiteValidation",
@@ -169,6 +170,14 @@ class Oracle(Frozen):
     closed_form: dict[str, float] = Field(default_factory=dict)
 
 
+class Oddity(Frozen):
+    """What is odd about one covariate at one hospital (see `server.missingness`)."""
+
+    hospital: str
+    covariate: str
+    why: str
+
+
 class Results(Frozen):
     """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``."""
 
@@ -176,6 +185,7 @@ class Results(Frozen):
     study: StudyFacts
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
     training: dict[Literal["segment", "prognosis"], Training] = Field(default_factory=dict)
+    oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None

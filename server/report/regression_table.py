@@ -78,6 +78,11 @@ def _moved(fitted: RegressionResults) -> str:
     text = ""
     if fitted.coarse_months:
         text += f" Hospitals moved times together over up to {fitted.coarse_months:g} months."
+    if fitted.imputations:
+        text += (
+            f" Missing values were imputed {fitted.imputations} times by chained equations and the "
+            "fits pooled by Rubin's rules."
+        )
     if fitted.penalty:
         text += f" Elastic net of strength {fitted.penalty:g}, lasso share {fitted.l1_ratio:g}."
     return text

@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
-from server.report.cohort_table import cohort_table
+from server.report.cohort_table import cohort_table, label_of
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.pooling import ROLES, main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
@@ -77,6 +77,7 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         sentences=summary_sentences(checked),
         key_figures=key_figures(checked),
         cohort=cohort_table(checked),
+        label_of=label_of,
         training=training_figure(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
         contours=CONTOURS,
