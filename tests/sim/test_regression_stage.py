@@ -216,6 +216,52 @@ def test_an_indicator_keeps_everybody(gaps: tuple[dict, list[Path]], tmp_path: P
     assert "gene 12 missing" in render_report(results)
 
 
+IMPUTE = {"missing": "impute", "imputations": 8, "iterations": 3}
+
+
+def test_imputation_keeps_everybody_and_knows_what_it_does_not_know(
+    gaps: tuple[dict, list[Path]], cohorts: dict, tmp_path: Path
+) -> None:
+    _, sites = gaps
+    grid = kit.RecordingGrid(sites)
+    study = kit.regression_study(SIZES, regression=IMPUTE)
+    found = kit.run(study, grid, tmp_path / "run").regression
+    assert found is not None
+    assert (found.patients, found.imputations) == (sum(SIZES.values()), 8)
+    age, gene = found.rows
+    complete = lifelines_fit(table(cohorts), strata=["site"])
+    # What was taken away is not got back: close to the fit of the whole data, less certain.
+    assert gene.beta == pytest.approx(complete.params_["gene_12"], abs=2.5 * (gene.se or 0))
+    assert (gene.se or 0) > complete.standard_errors_["gene_12"]
+    assert 0.1 < (gene.missing_information or 0) < 0.9 and gene.p is not None and gene.p < 0.01
+    assert age.beta == pytest.approx(complete.params_["age"], abs=0.02)
+    private = np.concatenate([c[k].ravel() for c in cohorts.values() for k in ("months", "x")])
+    sent = grid.numbers("query.cox")
+    assert not np.isin(np.round(private, 9), np.round(sent, 9)).any()
+    again = kit.run(study, kit.RecordingGrid(sites), tmp_path / "again").regression
+    assert again == found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_imputing_what_is_complete_is_the_plain_fit(
+    sites: list[Path], cohorts: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    study = kit.regression_study(SIZES, regression=IMPUTE)
+    results = kit.run(study, kit.RecordingGrid(sites), tmp_path)
+    assert_same(results, lifelines_fit(table(cohorts), strata=["site"]))
+
+
+def test_a_hospital_that_never_measures_is_named_in_the_report(
+    gaps: tuple[dict, list[Path]], tmp_path: Path
+) -> None:
+    _, sites = gaps
+    study = kit.regression_study(SIZES, stages=["survey"])
+    results = kit.run(study, kit.RecordingGrid(sites), tmp_path / "run")
+    assert [(o.hospital, o.covariate) for o in results.oddities] == [("h1", "gene_12")]
+    page = render_report(results)
+    assert "h1, gene 12: missing in 100% of its patients, elsewhere in" in page
+
+
 def _mean(results: Results) -> float:
     parts = [hospital.covariates for hospital in results.hospitals]
     total = parts[0]
