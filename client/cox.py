@@ -173,18 +173,31 @@ def exposed(sets: RiskSets, hazard: FloatArray, tied: FloatArray) -> FloatArray:
 
 
 def grid_sums(
-    table: SurvivalTable, beta: npt.ArrayLike, grid_months: Sequence[float], *, min_cell: int
+    table: SurvivalTable,
+    beta: npt.ArrayLike,
+    grid_months: Sequence[float],
+    *,
+    min_cell: int,
+    max_coarse_months: float = 0.0,
 ) -> CoxGridSums:
     """Return this hospital's risk-set sums on the study's grid (strata are not looked at).
 
-    With ``min_cell`` above 1 the hospital's times are first moved together, so that between two
-    points of the grid nobody, or at least ``min_cell`` patients of each kind (event, censored,
-    late entry) come or go; ``coarse_months`` tells over how long a span.
+    With ``min_cell`` above 1 nobody, or at least ``min_cell`` patients of each kind (event,
+    censored, late entry), may come or go between two points of the grid. Where fewer do, the
+    hospital's times would have to be moved together, and the fit is no longer exact: hospitals
+    move theirs unlike each other, and a covariate that goes with the length of follow-up takes the
+    bias. So the default is exact or refused.
+
+    Parameters
+    ----------
+    max_coarse_months : float
+        Longest span over which times may be moved together; ``coarse_months`` of the answer tells
+        how long it was. 0 allows none.
 
     Raises
     ------
     DataError
-        If the hospital is too small for its rule, or ``beta`` cannot be answered.
+        If the hospital is too small for its rule on this grid, or ``beta`` cannot be answered.
     """
     check_grid(grid_months, len(table.names))
     require_enough(table, min_cell, events_needed=False)
@@ -192,6 +205,12 @@ def grid_sums(
     if not len(table):
         return CoxGridSums.empty(table.names, grid_months, beta)
     sets = place(table, np.asarray(grid_months, np.float64), min_cell)
+    if sets.coarse_months > max_coarse_months:
+        raise DataError(
+            f"On this grid the hospital's minimum of {min_cell} patients needs times moved "
+            f"together over {sets.coarse_months:g} months where {max_coarse_months:g} are allowed; "
+            "use the site-stratified regression or a coarser common grid."
+        )
     r = table.weight * np.exp(predictor)
     weighted = np.column_stack([r, r[:, None] * table.x])
     risk, tied = sets.at_risk(weighted), sets.at_event(weighted)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from protocol.errors import DataError, TrainingError
 from protocol.stats.cox import CoxSums
+from strategies.cox_checks import check_first, check_information, check_same
 from strategies.cox_penalty import Penalty
 
 __all__ = ["Ask", "CoxFit", "fit", "withdraw"]
@@ -27,8 +28,6 @@ FARTHEST = 10.0
 HALVINGS = 12
 # A step so short is close enough for Newton's method to be quadratic.
 NEAR = 1e-6
-# Below this ratio of eigenvalues the information has lost all its digits in some direction.
-SINGULAR = 1e-10
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,13 @@ def fit(
     beta = np.zeros(num_covariates) if start is None else np.array(start, np.float64)
     state = first if first is not None else ask(beta)
     rounds = 0 if first is not None else 1
-    _check_first(state, beta, min_sites)
+    check_first(state, beta, min_sites)
     if null is None and not beta.any():
         null = state
     scale = _Scale(state)
     step, before = np.zeros(num_covariates), np.inf
     while rounds <= max_rounds:
-        _check_information(state, rule, begun=rounds <= 1)
+        check_information(state, rule, begun=rounds <= 1)
         n = state.num_patients
         step = rule.minimise(state.beta, state.gradient, state.information, n) - state.beta
         moved = scale.largest(step)
@@ -209,7 +208,7 @@ def _line_search(
         trial = _answer(ask, beta)
         if trial is None:
             continue
-        _check_same(trial, state)
+        check_same(trial, state)
         if trial.log_likelihood - rule.value(beta, n) >= floor:
             return trial, asked
     return None, asked
@@ -221,57 +220,3 @@ def _answer(ask: Ask, beta: FloatArray) -> CoxSums | None:
     except DataError:
         # They answered before, so it is these coefficients that a hospital refuses.
         return None
-
-
-def _check_first(sums: CoxSums, beta: FloatArray, min_sites: int) -> None:
-    if not np.array_equal(sums.beta, beta):
-        raise TrainingError(
-            "The hospitals' first Cox sums stand at other coefficients than asked for; ask again."
-        )
-    if sums.num_events == 0:
-        raise TrainingError(
-            f"None of {sums.num_patients} patients had an event, so a Cox regression has nothing "
-            "to learn from; wait for follow-up or choose another endpoint."
-        )
-    if sums.num_sites < min_sites:
-        raise TrainingError(
-            f"{sums.num_sites} hospital(s) had events where at least {min_sites} must, so the "
-            "coefficients would be those of single hospitals; add hospitals or use the pooled form."
-        )
-
-
-def _check_same(trial: CoxSums, state: CoxSums) -> None:
-    counts = (trial.num_patients, trial.num_events, trial.withheld)
-    expected = (state.num_patients, state.num_events, state.withheld)
-    if counts != expected:
-        raise TrainingError(
-            f"The Cox sums came from {trial.num_patients} patients and {trial.num_events} events, "
-            f"after {state.num_patients} and {state.num_events} in the round before; ask the same "
-            "hospitals every time."
-        )
-
-
-def _check_information(sums: CoxSums, rule: Penalty, *, begun: bool) -> None:
-    """Refuse a singular information matrix; the lasso needs none."""
-    if rule.lasso > 0:
-        return
-    curvature = rule.curvature(sums.information, sums.num_patients)
-    diagonal = np.maximum(np.diag(curvature), 0.0)
-    where = (
-        "in the patients at risk when events happened" if begun else "at the coefficients reached"
-    )
-    flat = np.flatnonzero(diagonal == 0)
-    if len(flat):
-        names, what = sums.names[int(flat[0])], f"does not vary {where}"
-    else:
-        deviation = np.sqrt(diagonal)
-        values, vectors = np.linalg.eigh(curvature / np.outer(deviation, deviation))
-        if values[0] > SINGULAR * values[-1]:
-            return
-        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)[:5]
-        names = "', '".join(sums.names[int(j)] for j in involved)
-        what = f"cannot be told apart {where}"
-    raise TrainingError(
-        f"The Cox information matrix is singular: '{names}' {what}; leave it out or add a ridge "
-        "penalty."
-    )

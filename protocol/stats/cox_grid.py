@@ -9,13 +9,15 @@ event that counts there; whoever goes beyond the last point is censored there.
 Exact where the grid holds every distinct event time of all hospitals (then it is the pooled Cox
 fit, Efron's ties included). On a coarser grid it is the grouped approximation: the Cox fit of the
 event times rounded up and the censoring times rounded down to the grid, with the ties that makes.
+A covariate that goes with the time of censoring (the date of entry) takes the first bias.
 
 What a reader learns. The difference of S0 between neighbouring times is the sum of ``w exp(x
 beta)`` over those who left (less those who entered) between them, and S1 - beside it - that sum of
 their covariates; the event sums are those of the tied events. One patient leaving alone is
-therefore laid open completely. `client.cox.grid_sums` first moves the hospital's times together
-until no change between two points rests on fewer than ``min_cell`` patients; `suppressed` here
-sees only sums and can only withhold the whole.
+therefore laid open completely. `client.cox.grid_sums` refuses where a change between two points
+rests on fewer than ``min_cell`` patients (or, if the study allows, moves the times together, which
+is no longer exact); `suppressed` here sees only sums and can only withhold the whole. With a fine
+grid and small hospitals only adding under encryption protects; the site-stratified form needs none.
 """
 
 from collections.abc import Sequence

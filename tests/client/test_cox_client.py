@@ -203,7 +203,9 @@ def test_no_change_along_the_grid_rests_on_few(
 
 def test_coarse_sums_say_over_how_long() -> None:
     table = random_table(3, 60)
-    coarse = grid_sums(table, BETA, np.arange(1.0, 10), min_cell=5)
+    with pytest.raises(DataError, match="minimum of 5 patients needs times moved together over"):
+        grid_sums(table, BETA, np.arange(1.0, 10), min_cell=5)
+    coarse = grid_sums(table, BETA, np.arange(1.0, 10), min_cell=5, max_coarse_months=9.0)
     assert 0 < coarse.coarse_months <= 9
     assert coarse.deaths.sum() == table.num_events
     assert grid_sums(table, BETA, np.arange(1.0, 10), min_cell=1).coarse_months == 0
@@ -229,7 +231,8 @@ def test_a_small_hospital_is_told_before_anything_is_sent(size: int, kind: str, 
 
 def test_no_event_is_no_obstacle_to_risk_sets_but_two_are() -> None:
     grid = np.arange(1.0, 10)
-    assert grid_sums(random_table(1, 30, "none"), BETA, grid, min_cell=5).num_sites == 0
+    none = grid_sums(random_table(1, 30, "none"), BETA, grid, min_cell=5, max_coarse_months=9.0)
+    assert none.num_sites == 0
     table = random_table(1, 30, "none")
     event = table.event.copy()
     event[:2] = True
@@ -297,3 +300,36 @@ def test_a_function_of_time_that_is_not_there() -> None:
         stratified_residuals(table, BETA, transform="rank", min_cell=1)
     with pytest.raises(DataError, match="needs the pooled survival curve"):
         stratified_residuals(table, BETA, transform="km", min_cell=1)
+
+
+def test_no_number_of_one_patient_is_in_what_is_sent() -> None:
+    """Every number of the answers against every patient's time, covariates, score and hazard."""
+    table = random_table(6, 300)
+    rng = np.random.default_rng(6)
+    months = np.round(rng.exponential(20, 300) + 0.5, 6)
+    table = SurvivalTable.of(NAMES, months, table.event, table.x)
+    risk = np.exp(table.x @ BETA)
+    own = [table.months, table.x.ravel(), np.log(risk), risk, (risk[:, None] * table.x).ravel()]
+    private = np.sort(np.abs(np.concatenate(own)))
+    grid = np.arange(1.0, 61.0)
+    sent = grid_sums(table, BETA, grid, min_cell=5, max_coarse_months=60.0)
+    hazard = baseline_hazard(table, BETA, grid, min_cell=5)
+    answers = [
+        *(a for a in vars(sent).values() if isinstance(a, np.ndarray) and a is not sent.beta),
+        *(np.diff(a, axis=0) for a in (sent.risk0, sent.risk1)),
+        stratified_sums(table, BETA, min_cell=5).information,
+        stratified_sums(table, BETA, min_cell=5).gradient,
+        stratified_residuals(table, BETA, min_cell=5).outer,
+        np.array(stratified_residuals(table, BETA, min_cell=5).time_sum),
+        hazard.hazard,
+    ]
+    numbers = np.abs(np.concatenate([np.ravel(a).astype(float) for a in answers]))
+    at = np.minimum(np.searchsorted(private, numbers), len(private) - 1)
+    near = np.minimum(np.abs(private[at] - numbers), np.abs(private[at - 1] - numbers))
+    told = numbers > 0
+    assert (near[told] > 1e-9).all()
+    # The test can fail: without the rule a patient who leaves alone stands in the differences.
+    open_sums = grid_sums(table, BETA, np.unique(months), min_cell=1)
+    steps = np.abs(np.diff(open_sums.risk0))
+    at = np.minimum(np.searchsorted(private, steps), len(private) - 1)
+    assert (np.minimum(np.abs(private[at] - steps), np.abs(private[at - 1] - steps)) < 1e-9).any()

@@ -118,6 +118,13 @@ def test_a_study_of_tables_runs_from_survey_to_report(sites: list[Path], tmp_pat
     assert (folder / "report.html").stat().st_size > 1000
 
 
+def test_the_network_of_tables_runs_on_them(sites: list[Path], tmp_path: Path) -> None:
+    section = {**study().prognosis.model_dump(), "network": {"name": "tabular"}}
+    folder = run(study(prognosis=section), sites, tmp_path / "run")
+    external = load_results(folder / "results.json").arms["federated"].sites["h2"]
+    assert external.pairs is not None and external.pairs.c_index > 0.6
+
+
 def test_its_patients_have_no_slice_and_the_survey_no_scanner(sites: list[Path]) -> None:
     cohort = load_cohort(sites[0], Preprocessing())
     assert len(cohort.patients) == 80

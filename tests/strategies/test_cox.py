@@ -207,6 +207,16 @@ def test_withdrawal_starts_from_the_sums_that_are_left() -> None:
     assert left.rounds < withdraw(whole, others).rounds
 
 
+def test_the_same_patients_at_two_hospitals_halve_the_variance_and_move_nothing() -> None:
+    table = tables(patients(23, sites=1))[0]
+    once, twice = fit(stratified([table]), 3), fit(stratified([table, table]), 3)
+    np.testing.assert_allclose(twice.beta, once.beta, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(twice.at.information, 2 * once.at.information, rtol=1e-12)
+    # Breslow's pooled likelihood of doubled patients has the same optimum; Efron's does not.
+    pair = [fit(pooled(parts, "breslow"), 3) for parts in ([table], [table, table])]
+    np.testing.assert_allclose(pair[1].beta, pair[0].beta, rtol=0, atol=1e-12)
+
+
 def test_no_event() -> None:
     rows = patients(31).assign(event=0)
     for form in (stratified, pooled):

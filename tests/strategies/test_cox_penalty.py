@@ -1,7 +1,11 @@
 """Ridge, elastic net and their federated cross-validation."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+from lifelines.utils import concordance_index
 from sksurv.linear_model import CoxnetSurvivalAnalysis, CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
@@ -162,6 +166,31 @@ def test_folds_of_whole_hospitals_stratified() -> None:
     # With one baseline a hospital, what is left out is judged by its own partial likelihood.
     own = stratified_sums(parts[2], beta, min_cell=1).log_likelihood
     assert found.score[1, 2] == pytest.approx(own, abs=1e-7)
+
+
+def test_tcga_brca(shared_data: Path) -> None:
+    """FLamby's split: the penalty is chosen on training regions alone, the test judged once."""
+    folder = shared_data / "survival" / "tcga_brca_6regions"
+    rows = pd.read_csv(folder / "brca.csv").merge(
+        pd.read_csv(folder / "train_test_split.csv"), on="pid"
+    )
+    names = tuple(rows.columns[1:40])
+    training, test = rows[rows["fold"] == "train"], rows[rows["fold"] == "test"]
+    mean, deviation = training[list(names)].mean(), training[list(names)].std(ddof=0)
+    # Without a day of follow-up nobody is at risk at any event.
+    parts = [
+        SurvivalTable.of(names, part["T"], part["E"], (part[list(names)] - mean) / deviation)
+        for _, part in training[training["T"] > 0].groupby("fold2")
+    ]
+    choice = cross_validate(
+        lambda fold: stratified([t for region, t in enumerate(parts) if region != fold]),
+        len(names),
+        [Penalty(strength) for strength in (0.3, 0.1, 0.03, 0.01)],
+        len(parts),
+    ).best
+    beta = fit(stratified(parts), len(names), penalty=choice).beta
+    score = ((test[list(names)] - mean) / deviation).to_numpy() @ beta
+    assert concordance_index(test["T"], -score, test["E"]) >= 0.845
 
 
 @pytest.mark.parametrize(
