@@ -33,6 +33,7 @@ from shared_models.objectives import segmentation_objective
 
 BATCH_SIZE, SIZE, NUM_CLASSES = 16, 128, 4
 WARM_UP = 3
+LEARNING_RATE = 3e-3
 PEER_CHANNELS = (16, 32, 64, 128, 256)
 
 
@@ -63,7 +64,7 @@ def peer_network() -> nn.Module:
 def peer_step(model: nn.Module) -> Callable[[Tensor, Tensor], None]:
     """Return one step of the plain loop."""
     loss_fn = DiceCELoss(to_onehot_y=True, softmax=True)
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE)
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimiser.zero_grad()
@@ -93,9 +94,13 @@ def time_steps(execution: Execution, repeats: int) -> dict[str, float]:
     def take_turns(done: int, total: int, loss: float) -> None:
         nonlocal start
         seconds["ours"].append(time.perf_counter() - start)
+        ours = torch.get_num_threads()
+        # Ours hands each thread a share of the batch; the peer's operations split themselves.
+        torch.set_num_threads(execution.threads)
         start = time.perf_counter()
         step(images, labels)
         seconds["monai"].append(time.perf_counter() - start)
+        torch.set_num_threads(ours)
         start = time.perf_counter()
 
     train(
@@ -103,7 +108,7 @@ def time_steps(execution: Execution, repeats: int) -> dict[str, float]:
         batch,
         segmentation_objective,
         LocalTraining(batch_size=BATCH_SIZE, epochs=repeats + WARM_UP, augment=False),
-        learning_rate=1e-3,
+        learning_rate=LEARNING_RATE,
         rng=np.random.default_rng(0),
         execution=execution,
         on_step=take_turns,
@@ -139,7 +144,7 @@ def compare_dice(threads: int, epochs: int) -> dict[str, float]:
             records,
             segmentation_objective,
             options,
-            learning_rate=1e-3,
+            learning_rate=LEARNING_RATE,
             rng=rng,
             execution=execution,
         )

@@ -5,13 +5,15 @@ the last bit; no global random state is read or left changed.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from client.shards import Shards, num_shards
 from protocol.config import LocalTraining
 from protocol.errors import TrainingError
 from shared_models.execution import Execution
@@ -87,7 +89,7 @@ def train(
     records : mapping of str to Tensor
         The training set; every tensor has one row per record.
     loss_fn : callable
-        ``loss_fn(model, batch)`` returns the mean loss over the batch.
+        ``loss_fn(model, batch)`` returns the loss of each record, (B,).
     options : LocalTraining
         Epochs, batch size, decay, schedule, clipping, ``proximal_mu``, ``augment``.
     learning_rate : float
@@ -129,7 +131,7 @@ def train(
         # Dropout takes no generator and draws from torch's global one. So that one is seeded here
         # from ours, inside a fork that is undone afterwards: same seed, same masks, and whoever
         # calls keeps their own stream.
-        with execution.active(), torch.random.fork_rng(devices=devices):
+        with loop.active(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(draws[0]))
             generator = torch.Generator().manual_seed(int(draws[1]))
             use = augment if options.augment else None
@@ -166,13 +168,14 @@ class _Loop:
         anchor: Mapping[str, Tensor] | None,
     ) -> None:
         self.model = model
-        self.callable = torch.compile(model) if execution.compile else model
         self.records = records
-        self.loss_fn = loss_fn
-        self.autocast = execution.autocast
         self.options = options
         self.peak = learning_rate
         self.anchor = anchor
+        count = num_shards(model, execution)
+        self.shards = Shards(model, count, loss_fn, execution.autocast, execution.compile)
+        # Threads that share a batch must not split their operations as well.
+        self.execution = replace(execution, threads=1) if count > 1 else execution
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         # Biases, norms and baseline hazards are not decayed: zero is no natural value for them.
         groups = [
@@ -182,6 +185,11 @@ class _Loop:
         self.optimiser = torch.optim.AdamW(
             groups, lr=learning_rate, weight_decay=options.weight_decay, fused=True
         )
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with self.execution.active(), self.shards:
+            yield
 
     def run(
         self,
@@ -215,15 +223,11 @@ class _Loop:
     def _step(self, batch: Batch, learning_rate: float, where: str) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        self.optimiser.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss = self.loss_fn(self.callable, batch)
-        value = float(loss.detach())
+        value = self.shards.backward(batch)
         if not math.isfinite(value):
             raise TrainingError(_not_finite("loss", where, value))
         if self.options.proximal_mu > 0 and self.anchor is not None:
-            loss = loss + proximal_term(self.model, self.anchor, self.options.proximal_mu)
-        loss.backward()
+            proximal_term(self.model, self.anchor, self.options.proximal_mu).backward()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip_norm))
         if not math.isfinite(norm):
             raise TrainingError(_not_finite("gradient norm", where, norm))

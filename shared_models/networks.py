@@ -9,6 +9,7 @@ from torch import nn
 from protocol.errors import ConfigError
 from shared_models.fcn import FCN
 from shared_models.prognosis import Prognosis
+from shared_models.tabular import Tabular
 from shared_models.unet import UNet
 
 __all__ = ["NETWORKS", "build"]
@@ -16,6 +17,7 @@ __all__ = ["NETWORKS", "build"]
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fcn": FCN,
     "prognosis": Prognosis,
+    "tabular": Tabular,
     "unet": UNet,
 }
 """Every network by the name that a study's YAML gives it."""

@@ -1,30 +1,39 @@
-"""What is minimised: the mean loss of a network over a batch of named tensors."""
+"""What is minimised: the loss of a network for each record of a batch of named tensors."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from shared_models.heads import logistic_hazard
+from shared_models.heads import HEADS, Head
 from shared_models.losses.segmentation import dice_cross_entropy
 
 __all__ = ["prognosis_objective", "segmentation_objective"]
 
 
 def segmentation_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return Dice + cross-entropy of ``images`` (B, 1, Y, X) against ``labels`` (B, Y, X)."""
+    """Return Dice + cross-entropy, (B,), of ``images`` (B, 1, Y, X) and ``labels`` (B, Y, X)."""
     return dice_cross_entropy(model(batch["images"]), batch["labels"])
 
 
-def prognosis_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean LogisticHazard likelihood, negated.
+def prognosis_objective(
+    model: nn.Module, batch: Mapping[str, Tensor], head: Head = HEADS["logistic_hazard"]
+) -> Tensor:
+    """Return the negative log-likelihood of each patient, (B,), by a survival head.
 
     Parameters
     ----------
     model : nn.Module
-        ``shared_models.prognosis.Prognosis`` or a network with the same inputs.
+        ``shared_models.prognosis.Prognosis`` or a network with the same inputs, whose outputs are
+        the head's.
     batch : mapping of str to Tensor
         ``images`` (B, C, Z, Y, X), ``slice_present`` (B, Z), ``tabular`` and ``missing`` (B, P),
-        ``interval`` and ``event`` (B,).
+        and what the head's ``targets`` are called, (B,) each; images may be absent where the
+        network takes none.
+    head : Head
+        One of ``shared_models.heads.HEADS``. One that is no sum over patients compares those of
+        this batch, so its batch must not be split.
     """
-    logits = model(batch["images"], batch["slice_present"], batch["tabular"], batch["missing"])
-    return logistic_hazard.nll(logits, batch["interval"], batch["event"]).mean()
+    outputs = model(
+        batch.get("images"), batch.get("slice_present"), batch["tabular"], batch["missing"]
+    )
+    return head.nll(outputs, batch)

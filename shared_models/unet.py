@@ -121,21 +121,27 @@ class _UpUnit(nn.Module):
 class _Head(nn.Module):
     """From the finest decoder map to logits at the resolution of the image.
 
-    All but the last step stays at the resolution of level 0: with ``stem_stride=2`` normalising and
-    convolving maps of four times the pixels took a sixth of a training step.
+    One 3x3 convolution at the resolution of level 0. With ``stem_stride=2`` it gives the four
+    sub-pixels of each pixel (Shi et al. 2016, CVPR), so that no map of four times the pixels is
+    normalised or convolved. Nothing is normalised in between: learning took twice the steps.
     """
 
-    def __init__(self, in_channels: int, width: int, num_classes: int, stem_stride: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, stem_stride: int) -> None:
         super().__init__()
-        self.body = ResidualUnit(in_channels, width, 1, residual=False)
-        self.logits: nn.Module
-        if stem_stride == 2:
-            self.logits = nn.ConvTranspose2d(width, num_classes, 2, 2)
-        else:
-            self.logits = nn.Conv2d(width, num_classes, 1)
+        self.stride = stem_stride
+        self.logits = nn.Conv2d(in_channels, num_classes * stem_stride**2, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return LOGIT_GAIN * self.logits(self.body(x))
+        weight, bias = LOGIT_GAIN * self.logits.weight, self.logits.bias
+        y = functional.conv2d(x, weight, bias, padding=1)
+        if self.stride == 1:
+            return y
+        num_images, _, height, width = y.shape
+        step = self.stride
+        parts = y.reshape(num_images, -1, step, step, height, width)
+        # (B, K, Y, step, X, step), in one copy to rows of pixels, which the loss wants.
+        spread = parts.permute(0, 1, 4, 2, 5, 3)
+        return spread.reshape(num_images, -1, height * step, width * step)
 
 
 class UNet(nn.Module):
@@ -206,7 +212,7 @@ class UNet(nn.Module):
             _UpUnit(joined[level], channels[level - 1], residual, drops[level])
             for level in range(1, num_levels - 1)
         )
-        self.head = _Head(joined[0], channels[0], num_classes, stem_stride)
+        self.head = _Head(joined[0], num_classes, stem_stride)
         self.side_heads = nn.ModuleList(
             nn.Conv2d(channels[level - 1], num_classes, 1)
             for level in range(1, num_levels - 1)

@@ -9,15 +9,26 @@ References
 Gensheimer & Narasimhan, PeerJ 2019;7:e6257; Kvamme & Borgan, Lifetime Data Anal 2021;27:710.
 """
 
+import math
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from protocol.errors import DataError
+from shared_models.heads.head import Head, at_least_float32
+from shared_models.heads.outcomes import checked_hazards, checked_outcomes
+from shared_models.heads.piecewise import (
+    exponential_mean,
+    exponential_median,
+    exponential_survival,
+)
 
 __all__ = [
+    "HEAD",
     "discretise",
+    "interval_targets",
     "median_months",
     "nll",
     "restricted_mean_months",
@@ -56,22 +67,22 @@ def discretise(
     DataError
         If a time is not positive and finite, an event is neither 0 nor 1, or the cuts do not rise.
     """
-    months, event = np.asarray(months, np.float64), np.asarray(event)
-    cuts = np.asarray(cuts_months, np.float64)
-    if not (np.isfinite(months) & (months > 0)).all() or not np.isin(event, (0, 1)).all():
-        raise DataError(
-            "A follow-up time is not positive and finite, or an event is neither 0 nor 1; keep "
-            "only patients with a known outcome."
-        )
+    months, event, cuts = checked_outcomes(months, event, cuts_months)
     starts = np.concatenate(([0.0], cuts[:-1]))
-    if not (cuts > starts).all():
-        raise DataError(f"The time grid {cuts.tolist()} does not rise from 0; make a new one.")
     holding = np.minimum(np.searchsorted(cuts, months, side="left"), len(cuts) - 1)
     inside = months <= cuts[-1]
     happened = (event == 1) & inside
     left_early = (event == 0) & (months < (starts[holding] + cuts[holding]) / 2)
     interval = holding - left_early.astype(np.int64)
     return interval.astype(np.int64), happened.astype(np.float32)
+
+
+def interval_targets(
+    months: np.ndarray, event: np.ndarray, cuts_months: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `discretise`'s ``interval`` and ``event`` by name."""
+    interval, happened = discretise(months, event, cuts_months)
+    return {"interval": interval, "event": happened}
 
 
 def nll(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
@@ -89,25 +100,28 @@ def nll(logits: Tensor, interval: Tensor, event: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (B,) float32, >= 0; lower is better: ``-sum_k<kappa ln(1 - h_k)`` and for the last interval
-        kappa ``-ln h`` with an event, ``-ln(1 - h)`` without.
+        (B,) float32 (float64 from float64 logits), >= 0; lower is better:
+        ``-sum_k<kappa ln(1 - h_k)`` and for the last interval kappa ``-ln h`` with an event,
+        ``-ln(1 - h)`` without.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     index = torch.arange(logits.shape[1], device=logits.device)
     at_risk = (index[None, :] <= interval[:, None]).to(logits.dtype)
-    target = (index[None, :] == interval[:, None]).to(logits.dtype) * event.float()[:, None]
+    target = (index[None, :] == interval[:, None]).to(logits.dtype) * event.to(logits.dtype)[
+        :, None
+    ]
     # -ln(1 - h) = softplus(logit) and -ln h = softplus(logit) - logit: no overflow for any logit.
     return (functional.softplus(logits) * at_risk - logits * target).sum(dim=1)
 
 
 def survival_curve(logits: Tensor) -> Tensor:
     """Return S at the end of each interval, (B, K), in (0, 1), not increasing in k."""
-    return torch.exp(-torch.cumsum(functional.softplus(logits.float()), dim=1))
+    return torch.exp(-torch.cumsum(functional.softplus(at_least_float32(logits)), dim=1))
 
 
 def risk_score(logits: Tensor) -> Tensor:
     """Return the cumulative hazard ``-ln S`` at the end of the grid, (B,), higher is worse."""
-    return functional.softplus(logits.float()).sum(dim=1)
+    return functional.softplus(at_least_float32(logits)).sum(dim=1)
 
 
 def survival_at(logits: Tensor, cuts_months: Tensor, months: Tensor) -> Tensor:
@@ -125,34 +139,39 @@ def survival_at(logits: Tensor, cuts_months: Tensor, months: Tensor) -> Tensor:
     Tensor
         (B, M).
     """
-    cuts, months = cuts_months.double(), months.double()
-    ends = torch.cat((cuts.new_zeros(1), cuts))
-    widths = ends[1:] - ends[:-1]
-    share = ((months[:, None] - ends[None, :-1]) / widths).clamp(0, 1)
-    hazard = functional.softplus(logits.double())
-    return torch.exp(-(hazard @ share.T)).float()
+    survival = exponential_survival(functional.softplus(logits.double()), cuts_months, months)
+    return survival.to(at_least_float32(logits).dtype)
 
 
 def restricted_mean_months(logits: Tensor, cuts_months: Tensor) -> Tensor:
     """Return the mean survival time up to the last cut, (B,), months: the area under S."""
-    cuts = cuts_months.double()
-    widths = torch.diff(cuts, prepend=cuts.new_zeros(1))
-    hazard = functional.softplus(logits.double()).clamp(min=1e-12)
-    end = torch.exp(-torch.cumsum(hazard, dim=1))
-    start = torch.cat((torch.ones_like(end[:, :1]), end[:, :-1]), dim=1)
-    return (start * widths * -torch.expm1(-hazard) / hazard).sum(dim=1).float()
+    mean = exponential_mean(functional.softplus(logits.double()), cuts_months)
+    return mean.to(at_least_float32(logits).dtype)
 
 
 def median_months(logits: Tensor, cuts_months: Tensor) -> Tensor:
     """Return the time at which S falls to one half, (B,), months; NaN where it does not."""
-    cuts = cuts_months.double()
-    hazard = functional.softplus(logits.double())
-    total = torch.cumsum(hazard, dim=1)
-    target = torch.full_like(total[:, :1], float(np.log(2.0)))
-    index = torch.searchsorted(total, target).squeeze(1)
-    reached = index < total.shape[1]
-    index = index.clamp(max=total.shape[1] - 1)[:, None]
-    starts = torch.cat((cuts.new_zeros(1), cuts[:-1]))
-    share = 1 - (total.gather(1, index) - target) / hazard.gather(1, index)
-    months = starts[index] + share * (cuts - starts)[index]
-    return torch.where(reached, months.squeeze(1), torch.nan).float()
+    median = exponential_median(functional.softplus(logits.double()), cuts_months)
+    return median.to(at_least_float32(logits).dtype)
+
+
+def _nll(outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+    return nll(outputs, targets["interval"], targets["event"])
+
+
+def _start(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
+    usable = checked_hazards(hazards, cuts_months)
+    return tuple(math.log(hazard / (1 - hazard)) for hazard in usable)
+
+
+HEAD = Head(
+    name="logistic_hazard",
+    num_outputs=lambda num_intervals: num_intervals,
+    targets=interval_targets,
+    nll=_nll,
+    survival_at=survival_at,
+    median_months=median_months,
+    restricted_mean_months=restricted_mean_months,
+    start_outputs=_start,
+)
+"""One logit of the hazard for each interval."""

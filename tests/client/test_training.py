@@ -110,7 +110,7 @@ def test_every_record_counts_once_an_epoch_in_batches_of_nearly_equal_size() -> 
 
     def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         seen.append(batch["row"].tolist())
-        return model(batch["images"])[0].mean() + batch["row"].float().mean()
+        return model(batch["images"])[0].flatten(1).mean(1) + batch["row"].float()
 
     steps: list[tuple[int, int]] = []
     summary = train(
@@ -137,7 +137,7 @@ def test_a_step_is_adamw_without_decay_of_vectors() -> None:
     train(
         model,
         records,
-        lambda m, batch: m(batch["x"]).square().mean(),
+        lambda m, batch: m(batch["x"]).square().mean(dim=1),
         LocalTraining(batch_size=4, weight_decay=0.1, grad_clip_norm=0.01),
         learning_rate=0.1,
         rng=np.random.default_rng(0),

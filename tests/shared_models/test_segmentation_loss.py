@@ -4,11 +4,7 @@ from monai.losses import DiceLoss
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from shared_models.losses.segmentation import (
-    IGNORE,
-    dice_cross_entropy,
-    dice_cross_entropy_per_image,
-)
+from shared_models.losses.segmentation import IGNORE, dice_cross_entropy
 from shared_models.unet import UNet
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -26,15 +22,15 @@ def test_dice_equals_the_peer(smooth: float) -> None:
         smooth_dr=smooth,
     )
     ours = dice_cross_entropy(LOGITS, LABELS, smooth=smooth, cross_entropy_weight=0.0)
-    torch.testing.assert_close(ours, peer(LOGITS, LABELS[:, None]))
+    torch.testing.assert_close(ours.mean(), peer(LOGITS, LABELS[:, None]))
 
 
 def test_cross_entropy_equals_torch() -> None:
-    ours = dice_cross_entropy(LOGITS, LABELS, dice_weight=0.0)
+    ours = dice_cross_entropy(LOGITS, LABELS, dice_weight=0.0).mean()
     torch.testing.assert_close(ours, functional.cross_entropy(LOGITS, LABELS))
     holes = LABELS.clone()
     holes[:, :5] = IGNORE
-    ours = dice_cross_entropy(LOGITS, holes, dice_weight=0.0)
+    ours = dice_cross_entropy(LOGITS, holes, dice_weight=0.0).mean()
     peer = functional.cross_entropy(LOGITS, holes, ignore_index=IGNORE)
     torch.testing.assert_close(ours, peer)
 
@@ -43,28 +39,26 @@ def test_a_pixel_without_annotation_has_no_influence() -> None:
     holes = LABELS.clone()
     holes[:, :, 3:] = IGNORE
     logits = LOGITS.clone().requires_grad_()
-    dice_cross_entropy(logits, holes).backward()
+    dice_cross_entropy(logits, holes).sum().backward()
     assert torch.count_nonzero(logits.grad[..., 3:]) == 0
     changed = LOGITS.clone()
     changed[..., 3:] = 100.0
     assert torch.equal(dice_cross_entropy(changed, holes), dice_cross_entropy(LOGITS, holes))
 
 
-def test_an_image_without_annotation_counts_neither_above_nor_below() -> None:
+def test_an_image_without_annotation_costs_nothing() -> None:
     holes = LABELS.clone()
     holes[1] = IGNORE
-    expected = dice_cross_entropy(LOGITS[[0, 2]], LABELS[[0, 2]])
-    torch.testing.assert_close(dice_cross_entropy(LOGITS, holes), expected)
-    assert dice_cross_entropy(LOGITS, torch.full_like(LABELS, IGNORE)) == 0
+    found = dice_cross_entropy(LOGITS, holes)
+    expected = dice_cross_entropy(LOGITS, LABELS)
+    assert found[1] == 0 and torch.equal(found[[0, 2]], expected[[0, 2]])
 
 
-def test_the_batch_is_the_mean_of_its_images_for_uint8_and_int64() -> None:
-    each = dice_cross_entropy_per_image(LOGITS, LABELS)
-    alone = torch.stack(
-        [dice_cross_entropy(LOGITS[i : i + 1], LABELS[i : i + 1]) for i in range(3)]
-    )
-    torch.testing.assert_close(each, alone)
-    torch.testing.assert_close(dice_cross_entropy(LOGITS, LABELS.to(torch.uint8)), each.mean())
+def test_an_image_does_not_see_its_batch_for_uint8_and_int64() -> None:
+    each = dice_cross_entropy(LOGITS, LABELS)
+    alone = [dice_cross_entropy(LOGITS[i : i + 1], LABELS[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(each, torch.cat(alone))
+    torch.testing.assert_close(dice_cross_entropy(LOGITS, LABELS.to(torch.uint8)), each)
 
 
 def test_perfect_logits_cost_nothing_even_where_a_class_is_absent() -> None:
@@ -72,6 +66,35 @@ def test_perfect_logits_cost_nothing_even_where_a_class_is_absent() -> None:
     labels[0, 2:4, 2:4] = 1
     logits = 60.0 * functional.one_hot(labels, 4).permute(0, 3, 1, 2).float()
     assert float(dice_cross_entropy(logits, labels)) == pytest.approx(0.0, abs=1e-6)
+
+
+def _plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Say the same as a loop over images and classes, for autograd to differentiate."""
+    losses = []
+    for z, y in zip(logits, labels, strict=True):
+        kept = y != IGNORE
+        log_p, truth = functional.log_softmax(z[:, kept], dim=0), y[kept]
+        cross_entropy = functional.nll_loss(log_p.T, truth)
+        dice = []
+        for label in (1, 2, 3):
+            p, t = log_p[label].exp(), (truth == label).float()
+            dice.append((2 * (p * t).sum() + 0.7) / (p.sum() + t.sum() + 0.7))
+        losses.append(0.3 * (1 - torch.stack(dice).mean()) + 2.0 * cross_entropy)
+    return torch.stack(losses)
+
+
+def test_value_and_gradient_equal_those_of_autograd_on_the_plain_formula() -> None:
+    labels = LABELS.clone()
+    labels[0, :4] = IGNORE
+    labels[2][labels[2] == 3] = 0
+    ours, plain = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
+    pull = torch.tensor([0.2, 1.0, -3.0])
+    found = dice_cross_entropy(ours, labels, smooth=0.7, dice_weight=0.3, cross_entropy_weight=2.0)
+    expected = _plain(plain, labels)
+    torch.testing.assert_close(found, expected)
+    (found @ pull).backward()
+    (expected @ pull).backward()
+    torch.testing.assert_close(ours.grad, plain.grad, atol=1e-7, rtol=1e-5)
 
 
 def test_gradient_by_finite_differences() -> None:
@@ -99,9 +122,9 @@ def test_per_patient_gradients_by_vmap_add_up() -> None:
     labels = torch.randint(0, 4, (3, 16, 16), generator=GENERATOR)
 
     def one(values: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor):  # type: ignore[no-untyped-def]
-        return dice_cross_entropy(functional_call(model, values, (image[None],)), label[None])
+        return dice_cross_entropy(functional_call(model, values, (image[None],)), label[None])[0]
 
     each = vmap(grad(one), (None, 0, 0))(weights, images, labels)
-    dice_cross_entropy(model(images), labels).backward()
+    dice_cross_entropy(model(images), labels).mean().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(each[name].mean(0), parameter.grad, atol=1e-6, rtol=1e-4)
