@@ -149,7 +149,13 @@ def answer(hospital: Hospital, question: Question) -> Answer:
             found = stratified_residuals(table, asked["beta"], ties=section.ties, min_cell=min_cell)
         return Answer({"residuals": found.suppressed(min_cell).to_dict()})
     if pooled:
-        grid = grid_sums(table, asked["beta"], asked["grid_months"], min_cell=min_cell)
+        grid = grid_sums(
+            table,
+            asked["beta"],
+            asked["grid_months"],
+            min_cell=min_cell,
+            max_coarse_months=section.max_coarse_months,
+        )
         return Answer({"sums": grid.suppressed(min_cell).to_dict()})
     sums = stratified_sums(table, asked["beta"], ties=section.ties, min_cell=min_cell)
     return Answer({"sums": sums.suppressed(min_cell).to_dict()})

@@ -231,6 +231,10 @@ class Regression(Frozen):
         Width of the grid's cells and its end, months, at most 600 cells. Times are rounded up to
         its points, which is exact where they are whole multiples already; whoever is followed
         beyond the end is censored there. The stratified form has no grid.
+    max_coarse_months : float
+        Longest span over which a hospital may move its times together, so that no change between
+        two points of the grid rests on fewer patients than its own minimum. The fit is then no
+        longer exact; 0 has such a hospital refuse instead.
     ties : {"efron", "breslow"}
         How tied event times are counted.
     penalty, l1_ratio : float
@@ -254,6 +258,7 @@ class Regression(Frozen):
     form: Literal["stratified", "grid"] = "stratified"
     step_months: float = Field(1.0, gt=0, le=60)
     horizon_months: float = Field(120.0, gt=0, le=600)
+    max_coarse_months: float = Field(0.0, ge=0, le=600)
     ties: Literal["efron", "breslow"] = "efron"
     penalty: float = Field(0.0, ge=0)
     l1_ratio: float = Field(0.0, ge=0, le=1)
