@@ -99,6 +99,24 @@ def measure(message: Message, context: Context) -> Message:
     return _answer(message, context, measure)
 
 
+@app.query("cox")
+@guarded
+def cox(message: Message, context: Context) -> Message:
+    """The sums of a Cox regression at the coefficients that were asked for."""
+    from client.regression import answer
+
+    return _answer(message, context, answer)
+
+
+@app.evaluate("regression")
+@guarded
+def evaluate_regression(message: Message, context: Context) -> Message:
+    """Pair counts of the fitted regression."""
+    from client.regression import validate
+
+    return _answer(message, context, validate)
+
+
 @app.train("prognosis")
 @guarded
 def train_prognosis(message: Message, context: Context) -> Message:

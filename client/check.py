@@ -27,7 +27,8 @@ class Report:
     site : str
         Name of the hospital.
     found, usable : int
-        Patients with MR images; patients with a usable short-axis cine.
+        Patients with MR images; patients with a usable short-axis cine. At a hospital without
+        images, the patients of its outcome table.
     refused : tuple of Refusal
         What was not used, and why.
     vendors, field_strengths_t : mapping of str to int
@@ -71,13 +72,14 @@ def examine(cohort: Cohort, config: SiteConfig) -> Report:
     patients = cohort.patients
     followed = [p for p in patients if p.event >= 0 and math.isfinite(p.months)]
     unusable = sum(refusal.count for refusal in cohort.refused if refusal.kind == "patient")
-    vendors = _count(p.vendor for p in patients)
-    fields = _count(_tesla(p.field_strength_t) for p in patients)
+    imaged = [p for p in patients if p.has_images]
+    vendors = _count(p.vendor for p in imaged)
+    fields = _count(_tesla(p.field_strength_t) for p in imaged)
     events = sum(p.event == 1 for p in followed)
     with_masks = sum(p.labels is not None for p in patients)
     missing = _missing(followed)
-    distances = [p.spacing_mm[0] for p in patients] or [math.nan]
-    depths = [p.cine.shape[1] for p in patients] or [0]
+    distances = [p.spacing_mm[0] for p in imaged] or [math.nan]
+    depths = [p.cine.shape[1] for p in imaged] or [0]
     trains = []
     if with_masks:
         trains.append("segment")

@@ -108,14 +108,17 @@ def _patients(report: Report) -> dict[str, str]:
 
     months = "" if math.isnan(report.median_months) else f"{report.median_months:.0f} months"
     low, high = report.spacing_mm
-    return {
-        "found": str(report.found),
-        "usable": str(report.usable),
+    images = {
         "vendors": counts(report.vendors),
         "field strengths": counts(report.field_strengths_t),
         "slices": f"{report.slices[0]} to {report.slices[1]}, {low:.1f} to {high:.1f} mm apart",
         "with expert masks": str(report.with_masks),
         "with late enhancement": str(report.with_lge),
+    }
+    return {
+        "found": str(report.found),
+        "usable": str(report.usable),
+        **(images if report.vendors else {"images": "none: outcomes and covariates only"}),
         "with outcome": str(report.with_outcome),
         "events": str(report.events),
         "median follow-up": months,

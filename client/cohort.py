@@ -17,6 +17,7 @@ from client.archives import read_acdc_site
 from client.cache import cache_key, load_images, save_images
 from client.imaging import Imaged, read_dicom_site
 from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
+from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
 from client.site import Images, SiteConfig, inside, load_site
 from protocol.config import Preprocessing
@@ -31,6 +32,9 @@ Progress = Callable[[int, int], None]
 class Patient:
     """One patient.
 
+    A patient of a hospital without images has a stack of no slice (Z = 0), so that whoever counts,
+    splits or tabulates patients need not ask; see `has_images`.
+
     Attributes
     ----------
     key : str
@@ -44,9 +48,9 @@ class Patient:
     lge_present : ndarray
         bool (Z,).
     spacing_mm : tuple of float
-        (dz, dy, dx), dz centre to centre.
+        (dz, dy, dx), dz centre to centre; NaN without images.
     vendor : str
-        siemens, philips, ge, canon or other.
+        siemens, philips, ge, canon or other; other without images.
     field_strength_t : float
         NaN where unknown.
     months : float
@@ -55,6 +59,10 @@ class Patient:
         0 censored, 1 event, -1 unknown.
     covariates : mapping
         Canonical name to canonical unit; NaN where missing; only the names the site maps.
+    start_months : float
+        When observation began; 0 without left truncation, else below ``months``.
+    aside : bool or None
+        Whether the hospital keeps the patient out of every training; ``None``: the study decides.
     """
 
     key: str
@@ -68,6 +76,12 @@ class Patient:
     months: float
     event: int
     covariates: Mapping[str, float]
+    start_months: float = 0.0
+    aside: bool | None = None
+
+    @property
+    def has_images(self) -> bool:
+        return self.cine.shape[1] > 0
 
 
 @dataclass(frozen=True)
@@ -116,22 +130,53 @@ def load_cohort(
     if config.members:
         return _pooled(site_dir, config, preprocessing, progress)
     secret = load_secret(site_dir, config.secret)
+    if config.images is None:
+        return _table_only(site_dir, config, secret)
     imaged, refused = _images(site_dir, config, secret, preprocessing, progress)
     outcomes: dict[str, OutcomeRow] = {}
     if config.outcomes is not None:
-        path = _outcome_path(site_dir, config)
-        table = read_outcomes(path, config.outcomes, config.covariates)
-        outcomes = {pseudonym(secret, number): row for number, row in table.rows.items()}
+        outcomes, implausible = _outcomes(site_dir, config, secret)
+        refused.update(implausible)
         keys = {patient.key for patient in imaged}
         refused[("outcome", "row of a patient without usable images")] += len(set(outcomes) - keys)
         refused[("outcome", "patient without a row in the outcome table")] += len(
             keys - set(outcomes)
         )
-        for name, count in table.implausible.items():
-            refused[("outcome", f"implausible {name}, set to missing")] += count
     empty = dict.fromkeys(sorted(config.covariates), math.nan)
     unknown = OutcomeRow(math.nan, NO_EVENT_KNOWN, empty)
     patients = [_patient(entry, outcomes.get(entry.key, unknown)) for entry in imaged]
+    return _cohort(config.name, patients, refused)
+
+
+def _outcomes(
+    site_dir: Path, config: SiteConfig, secret: bytes
+) -> tuple[dict[str, OutcomeRow], Counter[tuple[str, str]]]:
+    path = _outcome_path(site_dir, config)
+    if config.outcomes is None:
+        raise ConfigError("site.yaml names no outcome table; add outcomes.")
+    table = read_outcomes(path, config.outcomes, config.covariates)
+    implausible = Counter(
+        {
+            ("outcome", f"implausible {name}, set to missing"): count
+            for name, count in table.implausible.items()
+        }
+    )
+    return {pseudonym(secret, number): row for number, row in table.rows.items()}, implausible
+
+
+def _table_only(site_dir: Path, config: SiteConfig, secret: bytes) -> Cohort:
+    """Return the cohort of a hospital that takes part with outcomes and covariates alone."""
+    outcomes, refused = _outcomes(site_dir, config, secret)
+    nothing = Prepared(
+        cine=np.zeros((2, 0, 1, 1), np.float32),
+        labels=None,
+        lge=None,
+        lge_present=np.zeros(0, bool),
+        spacing_mm=(math.nan, math.nan, math.nan),
+    )
+    patients = [
+        _patient(Imaged(key, "other", math.nan, nothing), row) for key, row in outcomes.items()
+    ]
     return _cohort(config.name, patients, refused)
 
 
@@ -230,6 +275,8 @@ def _patient(imaged: Imaged, outcome: OutcomeRow) -> Patient:
         months=outcome.months,
         event=outcome.event,
         covariates=dict(outcome.covariates),
+        start_months=outcome.start_months,
+        aside=outcome.held_out,
     )
 
 
@@ -246,6 +293,8 @@ def _fingerprint(patients: Sequence[Patient]) -> str:
     for p in patients:
         facts = [p.key, p.spacing_mm, p.vendor, p.field_strength_t, p.months, p.event]
         digest.update(json.dumps([facts, sorted(p.covariates.items())]).encode())
+        if p.start_months or p.aside is not None:
+            digest.update(json.dumps([p.start_months, p.aside]).encode())
         for array in (p.cine, p.labels, p.lge, p.lge_present):
             if array is not None:
                 digest.update(str((array.shape, array.dtype.str)).encode())

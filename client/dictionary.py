@@ -2,7 +2,8 @@
 
 A hospital states its column and its unit in ``site.yaml``; here a cell becomes a number in the
 canonical unit. An empty cell, or one that says it is unknown, stays missing (NaN): nothing is
-imputed at the door.
+imputed at the door. A study may use covariates of its own beside these (``gene_12``): they are
+taken "as is", so the consortium must agree on their unit itself.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from protocol.errors import DataError
 
-__all__ = ["COVARIATES", "Covariate", "convert", "is_plausible"]
+__all__ = ["AS_IS", "COVARIATES", "Covariate", "convert", "covariate", "is_plausible"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "unknown", "missing", ".", "-", "?"})
 SEX = {"m": 1.0, "male": 1.0, "1": 1.0, "f": 0.0, "female": 0.0, "0": 0.0, "w": 0.0}
@@ -67,6 +68,14 @@ COVARIATES: dict[str, Covariate] = {
     "family_scd": _flag(),
 }
 
+AS_IS = "as is"
+UNDECLARED = Covariate(AS_IS, {AS_IS: 1.0}, -math.inf, math.inf)
+
+
+def covariate(name: str) -> Covariate:
+    """Return the dictionary's entry, or one that takes any number for a study's own covariate."""
+    return COVARIATES.get(name, UNDECLARED)
+
 
 def convert(name: str, cell: str, unit: str) -> float:
     """Return one cell in the canonical unit of ``name``; NaN where it is missing.
@@ -74,7 +83,7 @@ def convert(name: str, cell: str, unit: str) -> float:
     Parameters
     ----------
     name : str
-        Canonical name, a key of `COVARIATES`.
+        Canonical name, a key of `COVARIATES`, or a name of the study's own.
     cell : str
         The cell as written; a decimal comma is accepted.
     unit : str
@@ -86,19 +95,23 @@ def convert(name: str, cell: str, unit: str) -> float:
         If the cell is neither a number nor one of the words this covariate knows.
     """
     text = cell.strip()
-    covariate = COVARIATES[name]
+    entry = covariate(name)
     if text.lower() in MISSING:
         return math.nan
-    if covariate.words:
+    if entry.words:
         # A spreadsheet writes a class of 2 as "2.0".
         word = text.lower().removesuffix(".0")
-        if word in covariate.words:
-            return covariate.words[word]
+        if word in entry.words:
+            return entry.words[word]
     else:
         number = _number(text)
         if number is not None:
-            return number * covariate.units[unit]
-    expected = ", ".join(covariate.words) if covariate.words else f"a number in {unit}"
+            return number * entry.units[unit]
+    expected = (
+        ", ".join(entry.words)
+        if entry.words
+        else f"a number in {unit}".removesuffix(f" in {AS_IS}")
+    )
     raise DataError(f"covariate {name} holds a value that is not {expected}; correct the cell.")
 
 
@@ -112,5 +125,5 @@ def _number(text: str) -> float | None:
 
 def is_plausible(name: str, value: float) -> bool:
     """Return whether a value (canonical unit, not NaN) lies in the covariate's plausible range."""
-    covariate = COVARIATES[name]
-    return covariate.low <= value <= covariate.high
+    entry = covariate(name)
+    return entry.low <= value <= entry.high

@@ -19,7 +19,8 @@ def held_out(
     Patients are shuffled within strata (has expert masks, had the event) and dealt to the folds in
     turn, so that each fold has its share of masks and of events even at a small hospital. The split
     depends on the hospital, not on who else takes part: a pooled archive that applies it member by
-    member holds out the same patients.
+    member holds out the same patients. Patients whose hospital has fixed beforehand on which side
+    they stand (``outcomes.held_out`` of its site.yaml) stand there; only the others are dealt.
 
     Parameters
     ----------
@@ -43,4 +44,9 @@ def held_out(
     dealt = order[np.argsort(stratum[order], kind="stable")]
     fold = np.empty(len(patients), dtype=int)
     fold[dealt] = np.arange(len(patients)) % holdout.num_folds
-    return fold == holdout.fold
+    fixed = [patient.aside for patient in patients]
+    dealt_out = fold == holdout.fold
+    return np.array(
+        [out if side is None else side for side, out in zip(fixed, dealt_out, strict=True)],
+        dtype=bool,
+    )

@@ -111,8 +111,38 @@ def open_hospital(
 def _cohort(directory: Path, study: Study, progress: Callable[[int, int], None] | None) -> Cohort:
     # A process that serves many rounds (simulation) reads each cohort's cache once.
     if progress is None:
+        config = load_site(directory)
+        if config.images is None and config.outcomes is not None:
+            return _table_in_memory(
+                directory, study.preprocessing, _state(directory / config.outcomes.path), config
+            )
         return _in_memory(directory, study.preprocessing)
     return load_cohort(directory, study.preprocessing, progress)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+_TABLES: dict[Path, tuple[object, Cohort]] = {}
+
+
+def _table_in_memory(
+    directory: Path,
+    preprocessing: Preprocessing,
+    state: tuple[int, int] | None,
+    config: SiteConfig,
+) -> Cohort:
+    # A table is small where a cohort of images is not, and there may be a hundred hospitals of
+    # them in one process: each is kept until its files change.
+    key = (state, config)
+    if directory not in _TABLES or _TABLES[directory][0] != key:
+        _TABLES[directory] = (key, load_cohort(directory, preprocessing))
+    return _TABLES[directory][1]
 
 
 @lru_cache(maxsize=16)

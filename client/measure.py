@@ -92,6 +92,11 @@ def measure(hospital: Hospital, question: Question) -> Answer:
             f"{', '.join(MEASUREMENTS)}."
         )
     patients = hospital.patients
+    if not all(patient.has_images for patient in patients):
+        raise DataError(
+            f"{hospital.name} has no images to measure; name it in a study without the stages "
+            "segment and measure."
+        )
     labels = segment_patients(hospital, study, question.arrays, patients)
     rows = [
         measure_patient(p, found, section.measurements)

@@ -22,11 +22,17 @@ NO_EVENT_KNOWN = -1
 
 @dataclass(frozen=True)
 class OutcomeRow:
-    """Follow-up (months; NaN if unknown), event (0, 1; -1 if unknown), canonical covariates."""
+    """Follow-up (months; NaN if unknown), event (0, 1; -1 if unknown), canonical covariates.
+
+    ``start_months`` is when observation began (0 without left truncation), ``held_out`` whether the
+    hospital keeps the patient aside in every study (``None``: it leaves that to the study).
+    """
 
     months: float
     event: int
     covariates: Mapping[str, float]
+    start_months: float = 0.0
+    held_out: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,26 @@ def _event(cell: str, place: str) -> int:
     return int(cell[0])
 
 
+def _start(cell: str, months: float, place: str) -> float:
+    start = _months(cell, place)
+    if math.isnan(months):
+        return 0.0
+    if math.isnan(start):
+        raise DataError(f"{place}: the start of follow-up is empty; write months, or 0.")
+    if start >= months:
+        raise DataError(
+            f"{place}: follow-up starts when it ends or later; correct the two times, or leave the "
+            "follow-up time empty."
+        )
+    return start
+
+
+def _held_out(cell: str, place: str) -> bool:
+    if cell not in {"0", "1"}:
+        raise DataError(f"{place}: held_out is neither 0 nor 1; write 1 for who is kept aside.")
+    return cell == "1"
+
+
 def read_outcomes(
     path: Path, columns: Outcomes, covariates: Mapping[str, CovariateColumn]
 ) -> OutcomeTable:
@@ -99,7 +125,7 @@ def read_outcomes(
     path : Path
         CSV with a header row; separated by comma, semicolon or tab.
     columns : Outcomes
-        Names of the patient, months and event columns.
+        Names of the patient, months and event columns, and of those that are optional.
     covariates : mapping
         Canonical name to column and unit.
 
@@ -107,14 +133,15 @@ def read_outcomes(
     ------
     DataError
         If the file or a column is missing, a patient stands twice, a time is negative or not a
-        number, an event is not 0 or 1, a covariate is not a number, or most values of a covariate
-        are implausible in the unit that is stated.
+        number, follow-up starts no earlier than it ends, an event is not 0 or 1, a covariate is not
+        a number, or most values of a covariate are implausible in the unit that is stated.
     """
     header, rows = _read_table(path)
     file = path.name
     at = {
         key: _column(header, getattr(columns, key), f"outcomes.{key}", file)
-        for key in ("patient", "months", "event")
+        for key in ("patient", "months", "event", "start", "held_out")
+        if getattr(columns, key) is not None
     }
     at_covariate = {
         name: _column(header, entry.column, f"covariates.{name}", file)
@@ -137,8 +164,10 @@ def read_outcomes(
         event = _event(row[at["event"]].strip(), place)
         if math.isnan(months) or event == NO_EVENT_KNOWN:
             months, event = math.nan, NO_EVENT_KNOWN
+        start = _start(row[at["start"]].strip(), months, place) if "start" in at else 0.0
+        aside = _held_out(row[at["held_out"]].strip(), place) if "held_out" in at else None
         values = _covariates(row, covariates, at_covariate, place, implausible)
-        table[patient] = OutcomeRow(months, event, values)
+        table[patient] = OutcomeRow(months, event, values, start, aside)
     _refuse_wrong_units(table, covariates, implausible, file)
     return OutcomeTable(table, implausible)
 

@@ -1,5 +1,8 @@
 """The prognosis stage at the hospital: train the survival network on what was measured.
 
+In a study without the measure stage there are no images and no measurements: the network sees the
+covariates only, and every patient is one without a slice.
+
 Axes: N patients, Z slices, P columns of measurements and covariates, K intervals of the time grid.
 """
 
@@ -26,7 +29,33 @@ from shared_models.networks import build
 from shared_models.objectives import prognosis_objective
 from shared_models.weights import from_arrays, to_arrays
 
-__all__ = ["prognosis_inputs", "train_round"]
+__all__ = ["prognosis_inputs", "tabular_values", "train_round"]
+
+CHANNELS = 3
+
+
+def tabular_values(
+    hospital: Hospital,
+    study: Study,
+    agreed: dict[str, Any],
+    patients: Sequence[Patient],
+    measurements: Sequence[str],
+    covariates: Sequence[str],
+) -> np.ndarray:
+    """Return measurements, then covariates, float64 (N, P), NaN where missing.
+
+    Raises
+    ------
+    DataError
+        If the hospital has not measured these patients with the study's network.
+    """
+    table = covariate_matrix(patients, covariates)
+    if not measurements:
+        return table
+    measured = load_measured(hospital, study, agreed["segmentation"])
+    at = [study.prognosis.measurements.index(name) for name in measurements]
+    rows = [measured.row[patient.key] for patient in patients]
+    return np.concatenate([measured.values[rows][:, at], table], axis=1)
 
 
 def prognosis_inputs(
@@ -39,7 +68,7 @@ def prognosis_inputs(
     dict
         ``images`` float32 (N, 3, Z, Y, X); ``slice_present`` (N, Z); ``tabular`` (N, P),
         standardised by the agreed scales, 0 where missing; ``missing`` (N, P), 1 where missing.
-        Columns are the study's measurements, then its covariates.
+        Columns are the study's measurements, then its covariates. Without the measure stage Z is 0.
 
     Raises
     ------
@@ -47,18 +76,22 @@ def prognosis_inputs(
         If the hospital has not measured these patients with the study's network.
     """
     section = study.prognosis
-    measured = load_measured(hospital, study, agreed["segmentation"])
-    rows = [measured.row[patient.key] for patient in patients]
-    values = np.concatenate(
-        [measured.values[rows], covariate_matrix(patients, section.covariates)], axis=1
+    images = np.zeros((len(patients), CHANNELS, 0, 1, 1), np.float32)
+    slice_present = np.zeros((len(patients), 0), np.float32)
+    if "measure" in study.stages:
+        measured = load_measured(hospital, study, agreed["segmentation"])
+        rows = [measured.row[patient.key] for patient in patients]
+        images, slice_present = measured.images[rows], measured.slice_present[rows]
+    values = tabular_values(
+        hospital, study, agreed, patients, section.measurements, section.covariates
     )
     names = (*section.measurements, *section.covariates)
     mean, sd = np.array([agreed["scales"][name] for name in names]).reshape(-1, 2).T
     standard = (values - mean) / sd
     missing = ~np.isfinite(standard)
     return {
-        "images": torch.from_numpy(measured.images[rows]),
-        "slice_present": torch.from_numpy(measured.slice_present[rows]),
+        "images": torch.from_numpy(images),
+        "slice_present": torch.from_numpy(slice_present),
         "tabular": torch.from_numpy(np.where(missing, 0.0, standard).astype(np.float32)),
         "missing": torch.from_numpy(missing.astype(np.float32)),
     }
@@ -70,7 +103,8 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     Raises
     ------
     DataError
-        If fewer training patients than the hospital's ``min_cell`` have an outcome.
+        If fewer training patients than the hospital's ``min_cell`` have an outcome, or observation
+        of some began after time zero.
     TrainingError
         If the loss is not finite.
     """
@@ -81,12 +115,18 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
             f"{hospital.name} has fewer than {hospital.config.min_cell} training patients with a "
             "known outcome; add follow-up or take part as an external hospital."
         )
+    if any(patient.start_months > 0 for patient in patients):
+        raise DataError(
+            f"{hospital.name} has patients who came under observation after time zero, and the "
+            "network would count them as at risk before; use the regression stage instead."
+        )
     records = prognosis_inputs(hospital, study, request.agreed, patients)
     months = np.array([patient.months for patient in patients])
     event = np.array([patient.event for patient in patients])
     interval, observed = discretise(months, event, np.array(request.agreed["cuts_months"]))
     records["interval"] = torch.as_tensor(interval)
     records["event"] = torch.as_tensor(observed, dtype=torch.float32)
+    augmented = section.training.augment and "measure" in study.stages
     model = build(section.network.name, section.network_options())
     from_arrays(model, request.arrays)
     summary = train(
@@ -99,7 +139,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
             study.seed, "prognosis/train", round_index=request.round_index, site=hospital.name
         ),
         execution=hospital.execution,
-        augment=augment_prognosis if section.training.augment else None,
+        augment=augment_prognosis if augmented else None,
     )
     num_events = int(event.sum())
     return TrainReply(

@@ -4,12 +4,14 @@ The file is the hospital's alone. No study can set a path, a column or a device 
 may lead out of the hospital's directory.
 """
 
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from client.dictionary import COVARIATES
+from client.dictionary import AS_IS, COVARIATES, covariate
 from protocol.config import SiteName, parse, read_yaml
 from protocol.errors import ConfigError
 from shared_models.labels import CLASS_NAMES
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 SITE_FILE = "site.yaml"
+COVARIATE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 LABEL_NAMES = tuple(CLASS_NAMES.values())
 
 
@@ -48,16 +51,31 @@ class Images(_Frozen):
 
 
 class Outcomes(_Frozen):
-    """The table of follow-up and the names of its columns."""
+    """The table of follow-up and the names of its columns.
+
+    Attributes
+    ----------
+    start : str or None
+        Months at which a patient came under observation, where that is not time zero (left
+        truncation); below ``months``.
+    held_out : str or None
+        1 for the patients this hospital keeps aside in every study, 0 for the others: a split that
+        was fixed beforehand, instead of the study's own.
+    """
 
     path: str = Field(min_length=1)
     patient: str
     months: str
     event: str
+    start: str | None = None
+    held_out: str | None = None
 
 
 class CovariateColumn(_Frozen):
-    """A column of the outcome table and the unit its numbers are in."""
+    """A column of the outcome table and the unit its numbers are in.
+
+    ``as is`` is the unit of a covariate that is the study's own and not in the data dictionary.
+    """
 
     column: str
     unit: str
@@ -91,9 +109,10 @@ class SiteConfig(_Frozen):
     Attributes
     ----------
     images : Images or None
-        Where the studies lie; ``None`` for a pooled archive.
+        Where the studies lie; ``None`` for a pooled archive and for a hospital that has outcomes
+        and covariates only.
     members : tuple of str
-        Instead of ``images``: directories of other sites, whose cohorts are concatenated.
+        Instead of data of its own: directories of other sites, whose cohorts are concatenated.
     min_cell : int
         Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
         a stage trains on is sent as it is.
@@ -129,19 +148,28 @@ class SiteConfig(_Frozen):
     @classmethod
     def _in_dictionary(cls, columns: dict[str, CovariateColumn]) -> dict[str, CovariateColumn]:
         for name, column in columns.items():
-            if name not in COVARIATES:
+            if not COVARIATE_NAME.fullmatch(name):
                 raise ValueError(
-                    f"'{name}' is not in the data dictionary ({', '.join(sorted(COVARIATES))})"
+                    "a covariate's name is not a letter and up to 63 of A-Z a-z 0-9 _.-"
                 )
-            units = COVARIATES[name].units
+            if name not in COVARIATES and column.unit != AS_IS:
+                raise ValueError(
+                    f"'{name}' is not in the data dictionary ({', '.join(sorted(COVARIATES))}); "
+                    f"a study's own covariate has the unit '{AS_IS}'"
+                )
+            units = covariate(name).units
             if column.unit not in units:
                 raise ValueError(f"'{name}' cannot be in '{column.unit}'; use {', '.join(units)}")
         return columns
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.images is None) == (not self.members):
+        if self.members and self.images:
             raise ValueError("give either images or members")
+        if not (self.members or self.images or self.outcomes):
+            raise ValueError("give images, outcomes (or both) or members")
+        if self.masks is not None and self.images is None and not self.members:
+            raise ValueError("masks are drawn on images; give images or remove masks")
         if self.members and (self.outcomes or self.masks or self.covariates):
             raise ValueError("a pooled site takes outcomes, masks and covariates from its members")
         if self.covariates and self.outcomes is None:
@@ -159,7 +187,22 @@ def load_site(site_dir: Path) -> SiteConfig:
     ConfigError
         If the file cannot be read, a key is unknown, or a value is wrong.
     """
-    return parse(SiteConfig, read_yaml(site_dir / SITE_FILE), SITE_FILE)
+    path = site_dir / SITE_FILE
+    try:
+        state = path.stat()
+    except OSError:
+        return _load(path)
+    return _unchanged(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+def _load(path: Path) -> SiteConfig:
+    return parse(SiteConfig, read_yaml(path), SITE_FILE)
+
+
+# A process that serves many messages parses an unchanged file once.
+@lru_cache(maxsize=512)
+def _unchanged(path: Path, mtime_ns: int, size: int) -> SiteConfig:
+    return _load(path)
 
 
 def inside(site_dir: Path, relative: str, key: str) -> Path:

@@ -13,6 +13,7 @@ from client.segment import labelled
 from privacy.suppression import suppress_counts
 from protocol.payload import Answer, Question
 from protocol.stats import LifeTable, Moments
+from protocol.stats.missingness import Missingness
 
 __all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "survey"]
 
@@ -46,14 +47,17 @@ def survey(hospital: Hospital, question: Question) -> Answer:
     Answer
         ``patients``, ``events``, ``person_years``, ``median_followup_months``, ``vendors``,
         ``field_strengths_t``, ``refused`` (counts, ``None`` where suppressed), ``covariates``
-        (Moments), ``life_table`` (LifeTable on half-years), ``can_train`` (numbers of training
-        patients per stage) and ``min_cell``.
+        (Moments), ``missingness`` (Missingness), ``life_table`` (LifeTable on half-years),
+        ``can_train`` (numbers of training patients per stage) and ``min_cell``.
     """
     study, min_cell = question.study, hospital.config.min_cell
     everyone, followed = hospital.patients, has_outcome(hospital.patients)
     training = has_outcome(hospital.training)
+    imaged = [patient for patient in everyone if patient.has_images]
+    # Observed time: who came late was not under observation before.
     months = np.array([p.months for p in followed])
-    names = study.prognosis.covariates
+    observed = months - np.array([p.start_months for p in followed])
+    names = study.covariates
     steps = round(study.prognosis.max_horizon_months / STEP_MONTHS)
     grid = tuple(STEP_MONTHS * step for step in range(steps + 1))
     enough = len(followed) >= min_cell
@@ -72,22 +76,25 @@ def survey(hospital: Hospital, question: Question) -> Answer:
         "min_cell": min_cell,
         "patients": len(everyone) if len(everyone) >= min_cell else None,
         "events": _count(sum(p.event == 1 for p in followed), min_cell),
-        "person_years": float(months.sum() / MONTHS_PER_YEAR) if enough else None,
+        "person_years": float(observed.sum() / MONTHS_PER_YEAR) if enough else None,
         # Rounded to the half-year: an exact median is some patient's own follow-up time.
         "median_followup_months": (
             float(np.round(np.median(months) / STEP_MONTHS) * STEP_MONTHS) if enough else None
         ),
-        "vendors": _suppressed_counts((p.vendor for p in everyone), min_cell),
+        "vendors": _suppressed_counts((p.vendor for p in imaged), min_cell),
         "units": {name: COVARIATES[name].unit for name in names if name in COVARIATES},
         "field_strengths_t": _suppressed_counts(
             (
                 f"{p.field_strength_t:g}" if np.isfinite(p.field_strength_t) else "unknown"
-                for p in everyone
+                for p in imaged
             ),
             min_cell,
         ),
         "refused": suppress_counts(dict(sorted(refused.items())), min_cell),
         "covariates": Moments.of(names, covariate_matrix(hospital.training, names))
+        .suppressed(min_cell)
+        .to_dict(),
+        "missingness": Missingness.of(names, covariate_matrix(hospital.training, names))
         .suppressed(min_cell)
         .to_dict(),
         "life_table": table.suppressed(min_cell).to_dict(),

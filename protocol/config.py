@@ -4,6 +4,7 @@ The study is the consortium's; it names no path, device or limit of a hospital (
 hospital's own ``site.yaml``, which the centre neither sees nor sets).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "Network",
     "Preprocessing",
     "Prognosis",
+    "Regression",
     "Rounds",
     "Segmentation",
     "Stage",
@@ -34,9 +36,19 @@ __all__ = [
 T = TypeVar("T", bound=BaseModel)
 
 MAX_YAML_BYTES = 256 * 1024
+MAX_GRID_POINTS = 600
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Stage = Literal["survey", "segment", "measure", "prognosis", "validate"]
-STAGES: tuple[Stage, ...] = ("survey", "segment", "measure", "prognosis", "validate")
+Stage = Literal["survey", "segment", "measure", "regression", "prognosis", "validate"]
+STAGES: tuple[Stage, ...] = (
+    "survey",
+    "segment",
+    "measure",
+    "regression",
+    "prognosis",
+    "validate",
+)
+# The stages of a study that names none.
+PIPELINE: tuple[Stage, ...] = ("survey", "segment", "measure", "prognosis", "validate")
 
 
 class Frozen(BaseModel):
@@ -204,6 +216,82 @@ class Prognosis(Frozen):
         }
 
 
+class Regression(Frozen):
+    """The federated Cox regression: what is fitted, to whom, in which form.
+
+    Attributes
+    ----------
+    covariates, measurements : tuple of str
+        As in `Prognosis`.
+    patients : {"training", "all"}
+        ``training`` leaves the held-out patients out, so that the fit can be the baseline of a
+        network; ``all`` is the analysis of everybody, for inference.
+    form : {"stratified", "grid"}
+        ``stratified``: every hospital has its own baseline hazard, and only summed gradients and
+        Hessians leave. ``grid``: one baseline hazard, from risk-set sums on a common time grid.
+    step_months, horizon_months : float
+        Width of the grid's cells and its end, months, at most 600 cells. Times are rounded up to
+        its points, which is exact where they are whole multiples already; whoever is followed
+        beyond the end is censored there. The stratified form has no grid.
+    max_coarse_months : float
+        Longest span over which a hospital may move its times together, so that no change between
+        two points of the grid rests on fewer patients than its own minimum. The fit is then no
+        longer exact; 0 has such a hospital refuse instead.
+    ties : {"efron", "breslow"}
+        How tied event times are counted.
+    penalty, l1_ratio : float
+        Elastic net of the standardised coefficients, per patient: ``n penalty (l1_ratio |beta|_1 +
+        (1 - l1_ratio) |beta|^2 / 2)`` is taken from the log-likelihood. 0: none.
+    missing : {"complete", "indicator", "impute"}
+        ``complete`` leaves patients with a missing covariate out; ``indicator`` sets them to the
+        consortium's mean and adds a 0/1 covariate of missingness; ``impute`` is multiple imputation
+        by chained equations, with Rubin's rules.
+    imputations, iterations : int
+        Imputed data sets, and passes over the covariates in each.
+    max_rounds : int
+        How often the hospitals are asked before the fit is given up.
+    tolerance : float
+        Ends when no coefficient would move by more, per standard deviation of its covariate.
+    """
+
+    covariates: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
+    patients: Literal["training", "all"] = "training"
+    form: Literal["stratified", "grid"] = "stratified"
+    step_months: float = Field(1.0, gt=0, le=60)
+    horizon_months: float = Field(120.0, gt=0, le=600)
+    max_coarse_months: float = Field(0.0, ge=0, le=600)
+    ties: Literal["efron", "breslow"] = "efron"
+    penalty: float = Field(0.0, ge=0)
+    l1_ratio: float = Field(0.0, ge=0, le=1)
+    missing: Literal["complete", "indicator", "impute"] = "complete"
+    imputations: int = Field(10, ge=2, le=100)
+    iterations: int = Field(5, ge=1, le=20)
+    max_rounds: int = Field(25, ge=1, le=100)
+    tolerance: float = Field(1e-9, gt=0, le=1e-2)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is regressed on, in the order of the columns: measurements, then covariates."""
+        return (*self.measurements, *self.covariates)
+
+    @property
+    def grid_months(self) -> tuple[float, ...]:
+        """Points of the grid, right ends of its cells, up to the horizon or just beyond."""
+        points = math.ceil(self.horizon_months / self.step_months - 1e-9)
+        return tuple(self.step_months * (k + 1) for k in range(points))
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.horizon_months / self.step_months > MAX_GRID_POINTS:
+            raise ValueError(f"the grid has more than {MAX_GRID_POINTS} cells; widen step_months")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a covariate stands twice; name each once")
+        if self.missing == "impute" and self.penalty and self.l1_ratio:
+            raise ValueError("a lasso has no standard errors to pool; set l1_ratio to 0")
+        return self
+
+
 class Validation(Frozen):
     """How the models are judged: bootstrap replicates, calibration groups, risk groups."""
 
@@ -239,10 +327,11 @@ class Study(Frozen):
     name: SiteName
     seed: int = Field(ge=0)
     hospitals: Hospitals
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[Stage, ...] = PIPELINE
     preprocessing: Preprocessing = Preprocessing()
     holdout: HoldOut = HoldOut()
     segment: Segmentation = Segmentation()
+    regression: Regression = Regression()
     prognosis: Prognosis = Prognosis()
     validate_: Validation = Field(Validation(), alias="validate")
     rounds: Rounds = Rounds()
@@ -253,6 +342,33 @@ class Study(Frozen):
         if list(self.stages) != order:
             raise ValueError(f"stages must stand once each in the order {', '.join(STAGES)}")
         return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for stage, section in (("regression", self.regression), ("prognosis", self.prognosis)):
+            if stage not in self.stages:
+                continue
+            if section.measurements and "measure" not in self.stages:
+                raise ValueError(
+                    f"{stage}.measurements need the stage measure; add it, or use covariates only"
+                )
+        if "regression" in self.stages:
+            if not self.regression.names:
+                raise ValueError("the stage regression has no covariate; name some in regression")
+            # The measure stage computes what prognosis lists.
+            strange = set(self.regression.measurements) - set(self.prognosis.measurements)
+            if strange:
+                raise ValueError(
+                    f"regression.measurements has {min(strange)}, which prognosis.measurements "
+                    "has not; list it there too"
+                )
+        return self
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Covariates any stage uses: the prognosis stage's, then what regression adds."""
+        names = (*self.prognosis.covariates, *self.regression.covariates)
+        return tuple(dict.fromkeys(names))
 
 
 def read_yaml(path: Path) -> Any:

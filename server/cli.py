@@ -9,6 +9,7 @@ from rich.table import Table
 
 from protocol.config import Prognosis, Segmentation, Study, load_study
 from protocol.errors import ConcorsError
+from server.plan_cli import plan
 
 __all__ = ["app", "main"]
 
@@ -68,6 +69,9 @@ def report(
     path = run_dir / "report.html"
     write_report(load_results(run_dir / "results.json").model_dump(), path)
     Console().print(f"report: {path}", soft_wrap=True)
+
+
+app.command("plan")(plan)
 
 
 def main() -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
+from protocol.stats.missingness import Missingness
+from server.missingness import find_defects
+from server.regression_results import RegressionResults
 from server.results import Results
 from server.rounds import RoundEntry
 
@@ -25,6 +28,8 @@ class Findings:
         What every later message carries (see `server.agreement`).
     segmentation, prognosis : Arrays
         Trained weights; empty until their stage ran.
+    regression : RegressionResults or None
+        The Cox regression, once fitted.
     history : dict
         Entries of the training rounds by stage.
     validation : dict
@@ -35,6 +40,7 @@ class Findings:
     agreed: dict[str, Any] = field(default_factory=dict)
     segmentation: Arrays = field(default_factory=dict)
     prognosis: Arrays = field(default_factory=dict)
+    regression: RegressionResults | None = None
     history: dict[str, list[RoundEntry]] = field(default_factory=dict)
     validation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -68,7 +74,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 },
                 "simulated": simulated,
                 "min_cell": max(answer["min_cell"] for answer in findings.survey.values()),
-                "horizon_months": cuts[-1] if cuts else None,
+                "horizon_months": cuts[-1] if cuts else _regression_horizon(study),
             },
             "hospitals": [
                 {
@@ -82,9 +88,24 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 stage: {"loss": _losses(study, entries)}
                 for stage, entries in findings.history.items()
             },
+            "oddities": _oddities(findings),
+            "regression": findings.regression,
             "arms": {"federated": {"sites": findings.validation}},
         }
     )
+
+
+def _oddities(findings: Findings) -> list[dict[str, str]]:
+    counts = {
+        site: Missingness.from_dict(answer["missingness"])
+        for site, answer in findings.survey.items()
+        if "missingness" in answer
+    }
+    return [vars(defect) for defect in find_defects(counts)]
+
+
+def _regression_horizon(study: Study) -> float | None:
+    return study.regression.horizon_months if "regression" in study.stages else None
 
 
 def _losses(study: Study, entries: list[RoundEntry]) -> dict[str, list[float | None]]:

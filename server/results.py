@@ -27,10 +27,12 @@ from protocol.stats import (
     PairCounts,
     Sums,
 )
+from server.regression_results import RegressionResults
 
 __all__ = [
     "Arm",
     "Hospital",
+    "Oddity",
     "Oracle",
     "Results",
     "SiteValidation",
@@ -135,11 +137,14 @@ class SiteValidation(Frozen):
     ----------
     agreement : dict of str to AgreementSums
         By quantity, the keys of `protocol.stats.QUANTITIES`.
+    pairs, regression_pairs : PairCounts or None
+        Of the network's predicted risk, and of the Cox regression it is compared with.
     """
 
     overlap: OverlapField | None = None
     agreement: dict[str, AgreementField] = Field(default_factory=dict)
     pairs: PairsField | None = None
+    regression_pairs: PairsField | None = None
     life_table: LifeTableField | None = None
     calibration: CalibrationField | None = None
 
@@ -165,6 +170,14 @@ class Oracle(Frozen):
     closed_form: dict[str, float] = Field(default_factory=dict)
 
 
+class Oddity(Frozen):
+    """What is odd about one covariate at one hospital (see `server.missingness`)."""
+
+    hospital: str
+    covariate: str
+    why: str
+
+
 class Results(Frozen):
     """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``."""
 
@@ -172,6 +185,8 @@ class Results(Frozen):
     study: StudyFacts
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
     training: dict[Literal["segment", "prognosis"], Training] = Field(default_factory=dict)
+    oddities: tuple[Oddity, ...] = ()
+    regression: RegressionResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
 

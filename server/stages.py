@@ -10,6 +10,7 @@ from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
+from server.regression import fit_regression
 from server.rounds import Stage, run_rounds
 from strategies import build
 
@@ -20,13 +21,14 @@ def survey(centre: Centre, findings: Findings) -> None:
     """Ask what each hospital has; agree scales of the covariates and the time grid."""
     study = centre.study
     findings.survey = centre.answers("query.survey", study.hospitals.all, {})
-    if "prognosis" not in study.stages:
+    if not {"prognosis", "regression"} & set(study.stages):
         return
     training = [findings.survey[site] for site in study.hospitals.train if site in findings.survey]
     moments = merge_moments([Moments.from_dict(answer["covariates"]) for answer in training])
     tables = [LifeTable.from_dict(answer["life_table"]) for answer in training]
     findings.agreed["scales"] = scales(moments)
-    findings.agreed["cuts_months"] = time_grid(tables, study.prognosis)
+    if "prognosis" in study.stages:
+        findings.agreed["cuts_months"] = time_grid(tables, study.prognosis)
 
 
 def segment(centre: Centre, findings: Findings) -> None:
@@ -49,6 +51,11 @@ def measure(centre: Centre, findings: Findings) -> None:
     }
 
 
+def regression(centre: Centre, findings: Findings) -> None:
+    """Fit the Cox regression; its coefficients travel on, to be judged with the networks."""
+    findings.regression, findings.agreed["cox"] = fit_regression(centre, findings)
+
+
 def prognosis(centre: Centre, findings: Findings) -> None:
     """Train the survival network on images, measurements and covariates."""
     study = centre.study
@@ -64,6 +71,9 @@ def validate(centre: Centre, findings: Findings) -> None:
     sites = study.hospitals.validating
     if findings.segmentation:
         answers = centre.answers("evaluate.segment", sites, findings.agreed, findings.segmentation)
+        _collect(findings, answers)
+    if findings.regression and study.regression.patients == "training":
+        answers = centre.answers("evaluate.regression", sites, findings.agreed)
         _collect(findings, answers)
     if findings.prognosis:
         # Groups are cut on the training patients' scores, before anyone looks at a validation set.
@@ -83,6 +93,7 @@ STAGES = {
     "survey": survey,
     "segment": segment,
     "measure": measure,
+    "regression": regression,
     "prognosis": prognosis,
     "validate": validate,
 }

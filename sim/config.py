@@ -1,4 +1,4 @@
-"""What the phantom hospitals look like: the ``simulation.phantom`` section of a study file."""
+"""What the simulated hospitals look like: ``simulation.phantom`` and ``simulation.survival``."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +15,7 @@ __all__ = [
     "OutcomeConfig",
     "PhantomConfig",
     "QuirkConfig",
+    "SurvivalConfig",
     "VendorName",
     "load_phantom_config",
 ]
@@ -177,6 +178,19 @@ class PhantomConfig(Section):
         if twice:
             raise ValueError(f"hospital {twice[0]} stands twice; give each its own name")
         return self
+
+
+class SurvivalConfig(Section):
+    """Hospitals made of a public survival data set; see `sim.survival_data`.
+
+    Attributes
+    ----------
+    num_hospitals : int
+        To how many hospitals the training patients of a set without hospitals are dealt.
+    """
+
+    data: Literal["dialysis", "tcga_brca", "metabric", "gbsg", "support", "whas"]
+    num_hospitals: int = Field(10, ge=1, le=99)
 
 
 def load_phantom_config(path: Path) -> PhantomConfig:

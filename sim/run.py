@@ -23,6 +23,7 @@ from sim.intake import read_all
 from sim.oracle import oracle
 from sim.progress import Watch, bars
 from sim.simulation import Simulation, real_data
+from sim.survival_data import make_survival_hospitals
 from sim.workers import worker_processes
 
 __all__ = ["ENGINES", "Engine", "run"]
@@ -85,6 +86,10 @@ def _hospitals(
         sites = {name: folder / name for name in names}
         if not (folder / "truth").is_dir():
             _make_phantoms(simulation.phantom, folder, study.seed, simulation.processes, console)
+    elif simulation.survival is not None:
+        sites = make_survival_hospitals(
+            real_data() / "survival", folder, simulation.survival, study.seed
+        )
     else:
         archive = real_data() / (simulation.acdc.folder if simulation.acdc else "acdc")
         sites = {site.name: site for site in make_acdc_hospitals(archive, folder, threads=1)}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from protocol.config import Study, load_study, parse, read_yaml
 from protocol.errors import ConfigError
 from sim.arms import Comparator
-from sim.config import PhantomConfig
+from sim.config import PhantomConfig, SurvivalConfig
 
 __all__ = ["AcdcConfig", "Simulation", "load_simulation", "real_data"]
 
@@ -27,7 +27,7 @@ class Simulation(BaseModel):
 
     Attributes
     ----------
-    phantom, acdc
+    phantom, acdc, survival
         Where the hospitals come from; exactly one of them.
     comparators : tuple of {"pooled", "local"}
         Arms run beside the federated one.
@@ -41,18 +41,21 @@ class Simulation(BaseModel):
 
     phantom: PhantomConfig | None = None
     acdc: AcdcConfig | None = None
+    survival: SurvivalConfig | None = None
     comparators: tuple[Comparator, ...] = ()
     processes: int = Field(2, ge=1, le=64)
     examples: int = Field(4, ge=0, le=24)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.phantom is None) == (self.acdc is None):
-            raise ValueError("name one source of hospitals, phantom or acdc")
+        if sum(part is not None for part in (self.phantom, self.acdc, self.survival)) != 1:
+            raise ValueError("name one source of hospitals, phantom, acdc or survival")
         return self
 
     @property
-    def source(self) -> Literal["phantom", "acdc"]:
+    def source(self) -> Literal["phantom", "acdc", "survival"]:
+        if self.survival is not None:
+            return "survival"
         return "phantom" if self.phantom is not None else "acdc"
 
 

@@ -43,6 +43,7 @@ def pooled(results: Results, arm: str, role: Role) -> SiteValidation:
         overlap=_total(site.overlap for site in sent),
         agreement=agreement,
         pairs=_total(site.pairs for site in sent),
+        regression_pairs=_total(site.regression_pairs for site in sent),
         life_table=_total(site.life_table for site in sent),
         calibration=_total(site.calibration for site in sent),
     )

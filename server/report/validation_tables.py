@@ -108,11 +108,15 @@ def agreement_table(results: Results) -> Table | None:
 
 
 def arm_rows(results: Results) -> list[ForestRow]:
-    """Return the pair counts of every arm, and last the oracle's."""
+    """Return the pair counts of every arm, of the Cox regression, and last the oracle's."""
     rows = []
     for arm in results.arms:
         internal, external = (pooled(results, arm, role).pairs for role in ROLES)
         rows.append(ForestRow(arm_label(arm), internal, external))
+    main = main_arm(results)
+    if main is not None:
+        internal, external = (pooled(results, main, role).regression_pairs for role in ROLES)
+        rows.append(ForestRow("Cox regression", internal, external))
     if results.oracle and results.oracle.pairs:
         truth = {site: SiteValidation(pairs=p) for site, p in results.oracle.pairs.items()}
         oracle = results.model_copy(update={"arms": {"pooled": Arm(sites=truth)}})

@@ -12,9 +12,10 @@ from scipy.stats import chi2
 
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
-from server.report.cohort_table import cohort_table
+from server.report.cohort_table import cohort_table, label_of
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.pooling import ROLES, main_arm, pooled
+from server.report.regression_table import regression_note, regression_table
 from server.report.summary import key_figures, summary_sentences
 from server.report.survival_figures import (
     calibration_figure,
@@ -76,6 +77,7 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         sentences=summary_sentences(checked),
         key_figures=key_figures(checked),
         cohort=cohort_table(checked),
+        label_of=label_of,
         training=training_figure(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
         contours=CONTOURS,
@@ -109,6 +111,8 @@ def _survival(results: Results) -> dict[str, Any]:
     tables = [(title, part.life_table) for title, _, part in parts if part.life_table]
     scores = [(title, ext, part.calibration) for title, ext, part in parts if part.calibration]
     return {
+        "regression": regression_table(results),
+        "regression_note": regression_note(results),
         "concordance": concordance_table(results),
         "concordance_sites": concordance_by_hospital(results),
         "forest": forest_figure(arm_rows(results)),

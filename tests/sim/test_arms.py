@@ -58,7 +58,7 @@ def test_every_shipped_simulation_loads(path: Path) -> None:
     ("change", "sentence"),
     [
         ({"extra": 1}, "unknown section 'extra'; remove it"),
-        ({"simulation": {}}, "name one source of hospitals, phantom or acdc"),
+        ({"simulation": {}}, "name one source of hospitals, phantom, acdc or survival"),
         ({"simulation": {"acdc": {}, "colour": 1}}, "unknown key 'colour'"),
         ({"simulation": None}, "simulation"),
     ],

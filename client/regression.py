@@ -1,0 +1,219 @@
+"""The regression stage at the hospital: its patients as a table, and the sums a Cox fit asks for.
+
+What the sums of one question tell is said in `protocol.stats.cox` and `protocol.stats.cox_grid`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from client.cohort import Patient
+from client.cox import grid_sums, stratified_sums
+from client.cox_residuals import grid_residuals, stratified_residuals
+from client.hospital import Hospital
+from client.imputation import Gaps, Step, complete, equations
+from client.prognosis import tabular_values
+from client.survey import has_outcome
+from client.survival_table import SurvivalTable, require_enough
+from protocol.errors import DataError, PayloadError
+from protocol.payload import Answer, Question
+from protocol.stats import PairCounts
+from protocol.stats.cox_hazard import CoxHazard
+
+__all__ = ["answer", "survival_table", "validate"]
+
+MISSING = " missing"
+
+
+def survival_table(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> SurvivalTable:
+    """Return patients with a known outcome as the table of the study's regression.
+
+    Covariates are standardised by ``agreed["scales"]``; those in ``agreed["cox"]["indicators"]``
+    are 0 where missing and have a further column that is 1 there. With imputation, gaps hold what
+    the chain of ``agreed["cox"]["impute"]`` draws (the mean where there is no chain: in patients
+    whom the finished fit is judged on). Otherwise, patients who lack a covariate are left out. Who
+    was not observed for any time is left out too.
+
+    Raises
+    ------
+    DataError
+        If measurements are wanted that were not made.
+    """
+    study, agreed = question.study, question.agreed
+    section = study.regression
+    known, x = _standardised(hospital, question, patients)
+    missing = np.isnan(x)
+    if section.missing == "indicator":
+        flagged = [section.names.index(name) for name in agreed["cox"]["indicators"]]
+        x = np.concatenate([np.where(missing, 0.0, x), missing[:, flagged]], axis=1)
+        kept = np.ones(len(known), dtype=bool)
+    elif section.missing == "impute":
+        flagged, kept = [], np.ones(len(known), dtype=bool)
+        x = _imputed(hospital, question, _gaps(question, known, x))
+    else:
+        flagged = []
+        kept = ~missing.any(axis=1)
+    names = (*section.names, *(section.names[index] + MISSING for index in flagged))
+    rows = [patient for patient, keep in zip(known, kept, strict=True) if keep]
+    return SurvivalTable.of(
+        names,
+        [patient.months for patient in rows],
+        [patient.event for patient in rows],
+        x[kept].reshape(len(rows), len(names)),
+        start_months=[patient.start_months for patient in rows],
+    )
+
+
+def _standardised(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> tuple[list[Patient], np.ndarray]:
+    """Return the patients who were observed for some time, and their covariates, NaN if missing."""
+    section, agreed = question.study.regression, question.agreed
+    known = [patient for patient in has_outcome(patients) if patient.months > patient.start_months]
+    values = tabular_values(
+        hospital, question.study, agreed, known, section.measurements, section.covariates
+    )
+    scales = np.array([agreed["scales"][name] for name in section.names]).reshape(-1, 2)
+    return known, (values - scales[:, 0]) / scales[:, 1]
+
+
+def _gaps(question: Question, known: list[Patient], x: np.ndarray) -> Gaps:
+    curve = question.agreed["cox"].get("curve") or {"months": [0.0], "cumulative": [0.0]}
+    months = [patient.months for patient in known]
+    auxiliary = np.column_stack(
+        [
+            np.array([float(patient.event) for patient in known]),
+            np.interp(months, curve["months"], curve["cumulative"]),
+        ]
+    )
+    return Gaps(question.study.regression.names, x, ("event", "hazard"), auxiliary)
+
+
+def _imputed(hospital: Hospital, question: Question, gaps: Gaps) -> np.ndarray:
+    asked = question.agreed["cox"].get("impute") or {"index": 0, "steps": []}
+    # One stream of noise an imputation, from the hospital's secret: whoever knows the steps knows
+    # the regressions, not what was drawn for a patient.
+    rng = hospital.private_generator(f"{question.study.name}/impute/{int(asked['index'])}")
+    return complete(gaps, [Step.from_dict(step) for step in asked["steps"]], rng)
+
+
+def _equations(hospital: Hospital, question: Question, patients: list[Patient]) -> Answer:
+    known, x = _standardised(hospital, question, patients)
+    gaps, min_cell = _gaps(question, known, x), hospital.config.min_cell
+    filled = _imputed(hospital, question, gaps)
+    sums = equations(gaps, filled, str(question.agreed["cox"]["impute"]["target"]))
+    return Answer({"equations": sums.suppressed(min_cell).to_dict()})
+
+
+def answer(hospital: Hospital, question: Question) -> Answer:
+    """Answer one question of the fit; ``agreed["cox"]`` says which.
+
+    Parameters
+    ----------
+    question : Question
+        ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"`` or ``"equations"``), ``beta``,
+        ``grid_months`` (empty for the stratified form), ``indicators``, for residuals of a pooled
+        fit ``hazard``, and for multiple imputation ``curve`` and ``impute`` (`client.imputation`).
+
+    Returns
+    -------
+    Answer
+        ``sums`` (CoxSums or CoxGridSums), ``residuals`` (CoxResiduals) or ``equations``
+        (NormalEquations of an imputation).
+
+    Raises
+    ------
+    DataError
+        If the hospital has fewer patients or events than its own minimum; it then sends nothing.
+    """
+    section, asked = question.study.regression, _asked(question)
+    everyone = hospital.training if section.patients == "training" else hospital.patients
+    table = survival_table(hospital, question, list(everyone))
+    _require_complete(hospital, question, table)
+    min_cell = hospital.config.min_cell
+    pooled = section.form == "grid"
+    try:
+        require_enough(table, min_cell, events_needed=not pooled)
+    except DataError as error:
+        raise DataError(f"{hospital.name}: {error.sentence}") from error
+    if asked["want"] == "equations":
+        return _equations(hospital, question, list(everyone))
+    if asked["want"] == "residuals":
+        if pooled:
+            hazard = CoxHazard.from_dict(asked["hazard"])
+            found = grid_residuals(table, hazard, min_cell=min_cell)
+        else:
+            found = stratified_residuals(table, asked["beta"], ties=section.ties, min_cell=min_cell)
+        return Answer({"residuals": found.suppressed(min_cell).to_dict()})
+    if pooled:
+        grid = grid_sums(
+            table,
+            asked["beta"],
+            asked["grid_months"],
+            min_cell=min_cell,
+            max_coarse_months=section.max_coarse_months,
+        )
+        return Answer({"sums": grid.suppressed(min_cell).to_dict()})
+    sums = stratified_sums(table, asked["beta"], ties=section.ties, min_cell=min_cell)
+    return Answer({"sums": sums.suppressed(min_cell).to_dict()})
+
+
+def _require_complete(hospital: Hospital, question: Question, table: SurvivalTable) -> None:
+    if len(table) or not has_outcome(hospital.patients):
+        return
+    absent = [
+        name
+        for name in question.study.regression.covariates
+        if not any(math.isfinite(p.covariates.get(name, math.nan)) for p in hospital.patients)
+    ]
+    raise DataError(
+        f"{hospital.name} has no patient in whom every covariate of the regression is known"
+        f"{f' (nobody has {absent[0]})' if absent else ''}; leave the hospital or the covariate "
+        "out, or let the study set regression.missing to indicator."
+    )
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    asked = question.agreed.get("cox")
+    if not isinstance(asked, dict) or not {"want", "beta", "grid_months"} <= asked.keys():
+        raise PayloadError(
+            "The question about a Cox regression does not say what it wants; both ends must run "
+            "the same version."
+        )
+    return asked
+
+
+def validate(hospital: Hospital, question: Question) -> Answer:
+    """Answer how well the fitted regression ranks patients it was not fitted to.
+
+    A hospital named external judges all its patients, any other those it held out.
+
+    Returns
+    -------
+    Answer
+        ``regression_pairs`` (PairCounts, truncated where the network's are); empty if fewer than
+        ``min_cell`` patients can be judged, or some were observed from after time zero only, for
+        whom Harrell's pairs are not defined.
+    """
+    study, min_cell = question.study, hospital.config.min_cell
+    external = hospital.name in study.hospitals.external
+    patients = list(hospital.patients if external else hospital.held_out)
+    if len(has_outcome(patients)) < max(min_cell, 1):
+        return Answer({})
+    table = survival_table(hospital, question, patients)
+    if len(table) < max(min_cell, 1) or bool((table.start_months > 0).any()):
+        return Answer({})
+    cuts = question.agreed.get("cuts_months")
+    tau_months = float(cuts[-1]) if cuts else study.regression.horizon_months
+    pairs = PairCounts.of(
+        table.months,
+        table.event,
+        table.x @ np.asarray(_asked(question)["beta"], np.float64),
+        tau_months=tau_months,
+        replicates=study.validate_.bootstrap,
+        rng=hospital.private_generator(f"{study.name}/validate/bootstrap"),
+    )
+    return Answer({"regression_pairs": pairs.suppressed(min_cell).to_dict()})
