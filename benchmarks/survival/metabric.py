@@ -159,7 +159,9 @@ def compare(data: str, seeds: Sequence[int]) -> bool:
         print(f"{arm}: C_td {means[arm][0]:.4f} (SD {spread[0]:.4f}), ", end="")
         print(f"IBS {means[arm][1]:.4f} (SD {spread[1]:.4f})")
     gap = np.abs(means["federated"] - means["pooled"])
-    print(f"federated - pooled: C_td {gap[0]:.4f}, IBS {gap[1]:.4f}; ours - theirs at most ", end="")
+    print(
+        f"federated - pooled: C_td {gap[0]:.4f}, IBS {gap[1]:.4f}; ours - theirs at most ", end=""
+    )
     print(f"{worst:.1e}")
     enough = means["federated"][0] >= MIN_C_TD and means["federated"][1] <= MAX_IBS
     return bool(gap.max() <= MAX_GAP and (enough or data != "metabric"))
