@@ -5,7 +5,7 @@
 FLamby's gradient strategies in FLamby's setting, with our aggregation rules; exact federated ridge
 Cox regression, stratified and pooled; federated LogisticHazard. Pooled-test C-index, mean and
 standard deviation over the five published seeds, and the bootstrap standard deviation over the
-222 test patients (32 deaths), which limits every comparison here: a smaller difference says nothing.
+222 test patients (32 deaths), the limit of every comparison here: smaller differences say nothing.
 """
 
 import argparse
