@@ -109,7 +109,8 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         If the loss is not finite.
     """
     study, section = request.study, request.study.prognosis
-    patients = has_outcome(hospital.training)
+    # Who was observed for no time at all has nothing to say about the hazard.
+    patients = [patient for patient in has_outcome(hospital.training) if patient.months > 0]
     if len(patients) < hospital.config.min_cell:
         raise DataError(
             f"{hospital.name} has fewer than {hospital.config.min_cell} training patients with a "

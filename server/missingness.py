@@ -31,7 +31,8 @@ def find_defects(counts: Mapping[str, Missingness]) -> tuple[Defect, ...]:
 
     A covariate is named where it is missing in half the patients or more; where at least a tenth of
     the known values are 0 and hardly any are in the middle one of the other hospitals (and it is no
-    0/1 covariate); and where all known values are the same though other hospitals' differ.
+    0/1 covariate); and where all known values are the same though other hospitals' differ (of a 0/1
+    covariate they well may be: a rare finding at a small hospital).
 
     Parameters
     ----------
@@ -74,6 +75,6 @@ def _reasons(part: Missingness, others: list[Missingness], index: int) -> list[s
             "missing"
         )
     varied = [o for o in others if o.patients > int(o.missing[index]) and not o.constant[index]]
-    if part.constant[index] and varied and not (reasons and zeros == 1.0):
+    if part.constant[index] and varied and not flag and not (reasons and zeros == 1.0):
         reasons.append("the same value in all its patients")
     return reasons
