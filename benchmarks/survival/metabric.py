@@ -54,11 +54,12 @@ PUBLISHED = {
 MIN_C_TD, MAX_IBS, MAX_GAP = 0.65, 0.17, 0.01
 LEFT_OUT = 2
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "as configured": {},
-    "linear": {"network": {"hidden": []}},
-    "no momentum": {"momentum": 0.0},
-    "10 rounds": {"rounds": 10},
-    "40 rounds": {"rounds": 40},
+    "20 rounds": {"rounds": 20},
+    "20 rounds of 4 epochs": {"rounds": 20, "epochs": 4},
+    "40 rounds of 4 epochs": {"rounds": 40, "epochs": 4},
+    "20 rounds of 4, linear": {"rounds": 20, "epochs": 4, "hidden": []},
+    "20 rounds of 4, no momentum": {"rounds": 20, "epochs": 4, "momentum": 0.0},
+    "20 rounds of 4, dropout .3": {"rounds": 20, "epochs": 4, "dropout": 0.3},
 }
 
 
@@ -70,10 +71,15 @@ def study_of(data: str, rows: Sequence[Row], changes: Mapping[str, Any]) -> Stud
         study["hospitals"][role] = [name.replace("metabric", data) for name in names]
     prognosis = study["prognosis"]
     prognosis["covariates"] = list(rows[0].covariates)
-    prognosis["network"]["options"] |= changes.get("network", {})
-    prognosis["rounds"] = changes.get("rounds", prognosis["rounds"])
-    options = prognosis["strategy"]["options"]
-    options["momentum"] = changes.get("momentum", options["momentum"])
+    places = {
+        "hidden": prognosis["network"]["options"],
+        "dropout": prognosis["network"]["options"],
+        "rounds": prognosis,
+        "epochs": prognosis["training"],
+        "momentum": prognosis["strategy"]["options"],
+    }
+    for option, value in changes.items():
+        places[option][option] = value
     # Judged here, on the rows themselves.
     study["stages"] = ["survey", "prognosis"]
     return Study.model_validate(study)
@@ -181,7 +187,7 @@ def choose(data: str, seed: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 network = train(fold, data, seed, Path(folder), ())[0]
             losses.append(network.loss([row for row in rows if row.hospital in out]))
-        print(f"{name:16} loss a patient {np.mean(losses):.4f}", flush=True)
+        print(f"{name:28} loss a patient {np.mean(losses):.4f}", flush=True)
 
 
 def main() -> int:
