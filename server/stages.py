@@ -5,13 +5,14 @@ from typing import Any
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Strategy
 from protocol.stats import Histogram, LifeTable, Moments
-from server.agreement import merge_moments, risk_cuts, scales, time_grid
+from server.agreement import interval_hazards, merge_moments, risk_cuts, scales, time_grid
 from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
 from server.regression import fit_regression
 from server.rounds import Stage, run_rounds
+from shared_models.heads import choose_head
 from strategies import build
 
 __all__ = ["STAGES"]
@@ -20,15 +21,16 @@ __all__ = ["STAGES"]
 def survey(centre: Centre, findings: Findings) -> None:
     """Ask what each hospital has; agree scales of the covariates and the time grid."""
     study = centre.study
+    # A head that does not exist is found now and not after the segmentation has been trained.
+    choose_head(study.prognosis.head)
     findings.survey = centre.answers("query.survey", study.hospitals.all, {})
     if not {"prognosis", "regression"} & set(study.stages):
         return
     training = [findings.survey[site] for site in study.hospitals.train if site in findings.survey]
     moments = merge_moments([Moments.from_dict(answer["covariates"]) for answer in training])
-    tables = [LifeTable.from_dict(answer["life_table"]) for answer in training]
     findings.agreed["scales"] = scales(moments)
     if "prognosis" in study.stages:
-        findings.agreed["cuts_months"] = time_grid(tables, study.prognosis)
+        findings.agreed["cuts_months"] = time_grid(_life_tables(centre, findings), study.prognosis)
 
 
 def segment(centre: Centre, findings: Findings) -> None:
@@ -59,9 +61,9 @@ def regression(centre: Centre, findings: Findings) -> None:
 def prognosis(centre: Centre, findings: Findings) -> None:
     """Train the survival network on images, measurements and covariates."""
     study = centre.study
-    findings.prognosis = _train(
-        centre, findings, "prognosis", prognosis_weights(study), study.prognosis.strategy
-    )
+    cuts = findings.agreed["cuts_months"]
+    first = prognosis_weights(study, interval_hazards(_life_tables(centre, findings), cuts), cuts)
+    findings.prognosis = _train(centre, findings, "prognosis", first, study.prognosis.strategy)
     findings.agreed["prognosis"] = fingerprint(findings.prognosis)
 
 
@@ -97,6 +99,11 @@ STAGES = {
     "prognosis": prognosis,
     "validate": validate,
 }
+
+
+def _life_tables(centre: Centre, findings: Findings) -> list[LifeTable]:
+    surveyed = [site for site in centre.study.hospitals.train if site in findings.survey]
+    return [LifeTable.from_dict(findings.survey[site]["life_table"]) for site in surveyed]
 
 
 def _collect(findings: Findings, answers: dict[str, dict[str, Any]]) -> None:
