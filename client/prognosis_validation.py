@@ -1,16 +1,12 @@
 """Judging the survival network at the hospital; only sums and suppressed tables leave."""
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
-from torch import Tensor
 
-from client.cohort import Patient
+from client.evaluation import Judged, score_sums
 from client.hospital import Hospital
-from client.prognosis import prognosis_inputs
+from client.prediction import network_outputs, predicted_risk, predicted_survival
 from client.survey import has_outcome
-from protocol.config import Study
+from protocol.evaluation import horizon_key
 from protocol.payload import Answer, Question
 from protocol.stats import (
     Calibration,
@@ -20,65 +16,34 @@ from protocol.stats import (
     monthly_grid,
     risk_group,
 )
-from shared_models.heads import choose_head
-from shared_models.networks import build
-from shared_models.weights import from_arrays
 
-__all__ = [
-    "SCORE_BINS",
-    "judged_patients",
-    "network_outputs",
-    "predicted_risk",
-    "predicted_survival",
-    "scores",
-    "validate",
-]
+__all__ = ["SCORE_BINS", "scores", "validate"]
 
 SCORE_BINS = 200
 GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
 
-def judged_patients(hospital: Hospital, study: Study) -> list[Patient]:
-    """Return whom the hospital judges a model on: external all, others those they held out."""
-    external = hospital.name in study.hospitals.external
-    return has_outcome(hospital.patients if external else hospital.held_out)
-
-
-def network_outputs(hospital: Hospital, question: Question, patients: list[Patient]) -> Tensor:
-    """Return what the network says of each patient, float64 (N, O), in the meaning of its head."""
-    study = question.study
-    model = build(study.prognosis.network.name, study.prognosis.network_options())
-    from_arrays(model, question.arrays or {})
-    inputs = prognosis_inputs(hospital, study, question.agreed, patients)
-    model.eval()
-    with hospital.execution.active(), torch.no_grad():
-        outputs = model(
-            inputs["images"], inputs["slice_present"], inputs["tabular"], inputs["missing"]
-        )
-    # In float64 two patients whose outputs differ have different risks, however small both are.
-    return outputs.double()
-
-
-def predicted_risk(question: Question, outputs: Tensor) -> np.ndarray:
-    """Return each patient's predicted probability of the event by the end of the grid, (N,)."""
-    cuts = torch.tensor(question.agreed["cuts_months"], dtype=torch.float64)
-    return choose_head(question.study.prognosis.head).risk(outputs, cuts).numpy()
-
-
-def predicted_survival(question: Question, outputs: Tensor, months: Sequence[float]) -> np.ndarray:
-    """Return each patient's predicted probability to be free of the event at M times, (N, M)."""
-    cuts = torch.tensor(question.agreed["cuts_months"], dtype=torch.float64)
-    head = choose_head(question.study.prognosis.head)
-    times = torch.tensor(months, dtype=torch.float64)
-    return head.survival_at(outputs, cuts, times).clamp(0, 1).numpy()
-
-
 def scores(hospital: Hospital, question: Question) -> Answer:
-    """Answer the histogram of the training patients' predicted risks, suppressed."""
-    patients = has_outcome(hospital.training)
-    risk = predicted_risk(question, network_outputs(hospital, question, patients))
-    histogram = Histogram.of(risk, lo=0.0, hi=1.0, num_bins=SCORE_BINS)
-    return Answer({"scores": histogram.suppressed(hospital.config.min_cell).to_dict()})
+    """Answer histograms of the training patients' predicted risks, suppressed.
+
+    Returns
+    -------
+    Answer
+        ``scores`` of the risk by the end of the grid, ``scores_at`` by each named horizon.
+    """
+    outputs = network_outputs(hospital, question, has_outcome(hospital.training))
+    min_cell, horizons = hospital.config.min_cell, question.agreed["horizons_months"]
+    survival = predicted_survival(question, outputs, horizons)
+    at = {
+        horizon_key(horizon): _histogram(1 - survival[:, index]).suppressed(min_cell).to_dict()
+        for index, horizon in enumerate(horizons)
+    }
+    risk = _histogram(predicted_risk(question, outputs)).suppressed(min_cell)
+    return Answer({"scores": risk.to_dict(), "scores_at": at})
+
+
+def _histogram(risk: np.ndarray) -> Histogram:
+    return Histogram.of(risk, lo=0.0, hi=1.0, num_bins=SCORE_BINS)
 
 
 def validate(hospital: Hospital, question: Question) -> Answer:
@@ -89,16 +54,16 @@ def validate(hospital: Hospital, question: Question) -> Answer:
     Returns
     -------
     Answer
-        ``pairs`` (PairCounts), ``life_table`` (LifeTable by risk group) and ``calibration``; empty
-        if fewer than ``min_cell`` patients have an outcome.
+        ``pairs`` (PairCounts), ``life_table`` (LifeTable by risk group), ``calibration`` and
+        ``evaluation`` (the first pass of `client.evaluation`); empty if fewer than ``min_cell``
+        patients have an outcome, or some came under observation after time zero.
     """
     study, agreed, min_cell = question.study, question.agreed, hospital.config.min_cell
-    patients = judged_patients(hospital, study)
-    if len(patients) < max(min_cell, 1):
+    judged = Judged.of(hospital, question)
+    if judged is None:
         return Answer({})
-    risk = predicted_risk(question, network_outputs(hospital, question, patients))
-    months = np.array([patient.months for patient in patients])
-    event = np.array([patient.event for patient in patients])
+    months, event = judged.months, judged.event
+    risk = predicted_risk(question, judged.outputs)
     horizon = float(agreed["cuts_months"][-1])
     grid = monthly_grid(horizon)
     num_groups = study.validate_.risk_groups
@@ -124,5 +89,6 @@ def validate(hospital: Hospital, question: Question) -> Answer:
             "pairs": pairs.suppressed(min_cell).to_dict(),
             "life_table": table.suppressed(min_cell).to_dict(),
             "calibration": calibration.suppressed(min_cell).to_dict(),
+            "evaluation": score_sums(judged),
         }
     )

@@ -4,10 +4,18 @@ from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Strategy
-from protocol.stats import Histogram, LifeTable, Moments
-from server.agreement import interval_hazards, merge_moments, risk_cuts, scales, time_grid
+from protocol.stats import Histogram, LifeTable, Moments, merge_all
+from server.agreement import (
+    evaluation_horizons,
+    interval_hazards,
+    merge_moments,
+    risk_cuts,
+    scales,
+    time_grid,
+)
 from server.centre import Centre
 from server.checkpoints import Checkpoints
+from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
 from server.regression import fit_regression
@@ -31,6 +39,9 @@ def survey(centre: Centre, findings: Findings) -> None:
     findings.agreed["scales"] = scales(moments)
     if "prognosis" in study.stages:
         findings.agreed["cuts_months"] = time_grid(_life_tables(centre, findings), study.prognosis)
+        findings.agreed["horizons_months"] = evaluation_horizons(
+            study.validate_.horizons_months, findings.agreed["cuts_months"]
+        )
 
 
 def segment(centre: Centre, findings: Findings) -> None:
@@ -87,8 +98,11 @@ def validate(centre: Centre, findings: Findings) -> None:
         findings.agreed["calibration_cuts"] = risk_cuts(
             histograms, study.validate_.calibration_groups
         )
-        answers = centre.answers("evaluate.prognosis", sites, findings.agreed, findings.prognosis)
+        plan = evaluation_plan(centre, findings, histograms)
+        agreed = {**findings.agreed, "evaluation": plan.to_dict()}
+        answers = centre.answers("evaluate.prognosis", sites, agreed, findings.prognosis)
         _collect(findings, answers)
+        findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
 
 
 STAGES = {
@@ -104,6 +118,12 @@ STAGES = {
 def _life_tables(centre: Centre, findings: Findings) -> list[LifeTable]:
     surveyed = [site for site in centre.study.hospitals.train if site in findings.survey]
     return [LifeTable.from_dict(findings.survey[site]["life_table"]) for site in surveyed]
+
+
+def _by_horizon(scores: dict[str, dict[str, Any]]) -> dict[str, Histogram]:
+    """Add the training patients' predictions by each horizon."""
+    parts = [answer["scores_at"] for answer in scores.values()]
+    return {key: merge_all([Histogram.from_dict(part[key]) for part in parts]) for key in parts[0]}
 
 
 def _collect(findings: Findings, answers: dict[str, dict[str, Any]]) -> None:
