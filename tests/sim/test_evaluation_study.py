@@ -177,7 +177,7 @@ def test_every_metric_is_there_and_counts_its_patients(told: Run) -> None:
             told.results.arms["federated"].sites[name].pairs.c_index, abs=1e-9
         )
         assert set(sent.auc) == set(sent.calibration_errors) == {"24", "48"}
-        assert sent.brier is not None and (sent.brier.scores < 0.25).all()
+        assert sent.brier is not None and (sent.brier.scores < 0.35).all()
         assert sent.moves is not None and sent.bands is not None
         assert sent.moves.num_patients.sum() == SIZES[name]
         assert sent.d_calibration is not None
