@@ -1,9 +1,10 @@
 """What a hospital has answered about one model, so that questions cannot be added up to a patient.
 
 The weights of an evaluation come from the centre: a censoring curve that singles out one month, or
-calibration curves without end, would turn sums into persons. So a model is judged under one
-censoring curve, at a bounded number of calibration curves. The same question again costs nothing:
-it has the same answer.
+calibration curves without end, would turn sums into persons. So a model is judged under at most
+three plans (grid and censoring curve; a study that is resumed after a hospital was away needs a
+second), at a bounded number of calibration curves. The same question again costs nothing: it has
+the same answer. What this does not stop is a centre that uses its three plans to that end.
 """
 
 import hashlib
@@ -19,8 +20,9 @@ from protocol.errors import DataError
 from protocol.evaluation import EvaluationPlan
 from protocol.stats.censoring import CensoringCurve
 
-__all__ = ["MAX_CURVES", "SMALLEST_G", "allow"]
+__all__ = ["MAX_CURVES", "MAX_PLANS", "SMALLEST_G", "allow"]
 
+MAX_PLANS = 3
 MAX_CURVES = 500
 # A weight 1 / G above 50 lets one patient outweigh a small hospital.
 SMALLEST_G = 0.02
@@ -35,8 +37,8 @@ def allow(
     Raises
     ------
     DataError
-        If the model was judged under another curve before, the curve has weights above 50, or more
-        than 500 different calibration curves were asked for.
+        If the model was judged under three other plans before, the curve has weights above 50, or
+        more than 500 different calibration curves were asked for.
     """
     curve = plan.censoring[role]
     if any(0 < value < SMALLEST_G for value in curve.survival):
@@ -46,12 +48,13 @@ def allow(
         )
     file = hospital.workspace(study) / FILE
     known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    entry = known.setdefault(fingerprint(model), {"plan": _plan_digest(plan, role), "curves": []})
-    if entry["plan"] != _plan_digest(plan, role):
+    entry = known.setdefault(fingerprint(model), {"plans": [], "curves": []})
+    entry["plans"] = sorted({_plan_digest(plan, role), *entry["plans"]})
+    if len(entry["plans"]) > MAX_PLANS:
         raise DataError(
-            f"{hospital.name} has judged this model on another grid or under another censoring "
-            "curve, and the difference of the two could point at patients; give the study another "
-            "name if it has to be judged anew."
+            f"{hospital.name} has judged this model on {MAX_PLANS} other grids or censoring "
+            "curves, and the differences could point at patients; give the study another name if it has "
+            "to be judged anew."
         )
     asked = {_digest(each.to_dict()) for each in plan.curves}
     entry["curves"] = sorted(asked | set(entry["curves"]))

@@ -8,18 +8,16 @@ calibration too.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from client.asked import allow
 from client.hospital import Hospital
-from client.prediction import network_outputs, predicted_risk, predicted_survival
+from client.judged import Judged
+from client.prediction import predicted_risk
 from client.regression import baseline_risk
-from client.survey import judged_patients
-from protocol.evaluation import EvaluationPlan, Role, horizon_key
+from protocol.evaluation import horizon_key
 from protocol.payload import Answer, Question
 from protocol.stats import ScoreTable
 from protocol.stats.brier import BrierSums
@@ -29,81 +27,10 @@ from protocol.stats.censoring import CensoringCurve
 from protocol.stats.d_calibration import DCalibration
 from protocol.stats.decision_curve import band_table
 from protocol.stats.reclassification import move_table
-from protocol.stats.sums import FloatArray
 from protocol.stats.timed_pairs import antolini_pairs, auc_pairs, uno_pairs
 from protocol.stats.whole_table import suppressed_whole
 
-__all__ = ["Judged", "calibrate", "score_sums", "weigh"]
-
-ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The patients a network is judged on, and what it says of them."""
-
-    hospital: Hospital
-    question: Question
-    plan: EvaluationPlan
-    role: Role
-    keys: tuple[str, ...]
-    months: FloatArray
-    event: FloatArray
-    outputs: Tensor
-
-    @classmethod
-    def of(cls, hospital: Hospital, question: Question) -> "Judged | None":
-        """Return them, or None where fewer than ``min_cell`` can be judged.
-
-        Nobody is judged where some came under observation after time zero: the network takes them
-        for at risk before.
-        """
-        patients = judged_patients(hospital, question.study)
-        late = any(patient.start_months > 0 for patient in patients)
-        if late or len(patients) < max(hospital.config.min_cell, 1):
-            return None
-        return cls(
-            hospital,
-            question,
-            EvaluationPlan.from_dict(question.agreed.get("evaluation")),
-            "external" if hospital.name in question.study.hospitals.external else "train",
-            tuple(patient.key for patient in patients),
-            np.array([patient.months for patient in patients]),
-            np.array([float(patient.event) for patient in patients]),
-            network_outputs(hospital, question, patients),
-        )
-
-    @property
-    def min_cell(self) -> int:
-        return self.hospital.config.min_cell
-
-    def survival(self, months: tuple[float, ...]) -> FloatArray:
-        """Return S at common times, (N, M)."""
-        return predicted_survival(self.question, self.outputs, months)
-
-    def own_survival(self) -> tuple[FloatArray, FloatArray]:
-        """Return S at each patient's own time, (N,), and the event; who passes the end stops there.
-
-        In chunks: all patients at all patients' times would be a large table.
-        """
-        months = np.minimum(self.months, self.plan.end_months)
-        own = np.empty(len(months))
-        for first in range(0, len(months), ROWS_AT_ONCE):
-            rows = slice(first, first + ROWS_AT_ONCE)
-            table = predicted_survival(self.question, self.outputs[rows], months[rows].tolist())
-            own[rows] = np.diagonal(table)
-        return own, self.event * (self.months <= self.plan.end_months)
-
-    def resamples(self, measure: str) -> dict[str, Any]:
-        """Return the keyword arguments of a measure's bootstrap.
-
-        Drawn anew for each measure: rows of one draw in several measures would be several
-        equations in the same patients.
-        """
-        study = self.question.study
-        purpose = f"{study.name}/validate/{measure}"
-        rng = self.hospital.private_generator(purpose)
-        return {"replicates": study.validate_.bootstrap, "rng": rng}
+__all__ = ["calibrate", "score_sums", "weigh"]
 
 
 def score_sums(judged: Judged) -> dict[str, Any]:

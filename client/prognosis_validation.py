@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from client.evaluation import Judged, score_sums
+from client.evaluation import score_sums
 from client.hospital import Hospital
+from client.judged import Judged
 from client.prediction import network_outputs, predicted_risk, predicted_survival
 from client.survey import has_outcome
 from protocol.evaluation import horizon_key

@@ -182,7 +182,17 @@ def test_every_metric_is_there_and_counts_its_patients(told: Run) -> None:
         assert sent.moves.num_patients.sum() == SIZES[name]
         assert sent.d_calibration is not None
         assert sent.d_calibration.patients.sum() == SIZES[name]
-        assert sent.calibration_errors["48"].ici < 0.2
+
+
+def test_the_distance_to_the_curve_is_that_of_the_pooled_patients(told: Run) -> None:
+    pooled, arm = told.external(), told.results.arms["federated"]
+    found = merge_all([arm.sites[n].evaluation.calibration_errors["24"] for n in EXTERNAL])
+    fits = {f.form: f for f in arm.evaluation["external"].calibration if f.horizon_months == 24.0}
+    best = fits["spline"] if fits["spline"].coefficients else fits["linear"]
+    curve = CalibrationCurve(best.form, best.knots, best.coefficients)
+    distance = np.abs(curve.observed(pooled["at"]) - pooled["at"])
+    assert found.ici == pytest.approx(distance.mean(), abs=1e-9)
+    assert found.quantile(0.9) == pytest.approx(np.quantile(distance, 0.9), abs=0.01)
 
 
 def test_two_passes_and_the_rounds_of_the_curves(told: Run) -> None:
