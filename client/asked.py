@@ -53,8 +53,8 @@ def allow(
     if len(entry["plans"]) > MAX_PLANS:
         raise DataError(
             f"{hospital.name} has judged this model on {MAX_PLANS} other grids or censoring "
-            "curves, and the differences could point at patients; give the study another name if it has "
-            "to be judged anew."
+            "curves, and the differences could point at patients; give the study another name if "
+            "it has to be judged anew."
         )
     asked = {_digest(each.to_dict()) for each in plan.curves}
     entry["curves"] = sorted(asked | set(entry["curves"]))
