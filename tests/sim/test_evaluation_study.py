@@ -184,6 +184,17 @@ def test_every_metric_is_there_and_counts_its_patients(told: Run) -> None:
         assert sent.d_calibration.patients.sum() == SIZES[name]
 
 
+def test_no_model_ranks_better_than_the_true_risk(told: Run, cohorts: dict[str, Any]) -> None:
+    for name in EXTERNAL:
+        part = cohorts[name]
+        truth = PairCounts.of(
+            part["months"], part["event"], part["x"] @ kit.EFFECT, tau_months=48.0
+        )
+        found = told.results.arms["federated"].sites[name].pairs
+        assert found is not None
+        assert found.c_index < truth.c_index + 2 * found.standard_error
+
+
 def test_the_distance_to_the_curve_is_that_of_the_pooled_patients(told: Run) -> None:
     pooled, arm = told.external(), told.results.arms["federated"]
     found = merge_all([arm.sites[n].evaluation.calibration_errors["24"] for n in EXTERNAL])
