@@ -17,15 +17,13 @@ from client.hospital import Hospital
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
 from protocol.errors import DataError
-from protocol.evaluation import EvaluationPlan
+from protocol.evaluation import SMALLEST_G, EvaluationPlan
 from protocol.stats.censoring import CensoringCurve
 
-__all__ = ["MAX_CURVES", "MAX_PLANS", "SMALLEST_G", "allow"]
+__all__ = ["MAX_CURVES", "MAX_PLANS", "allow"]
 
 MAX_PLANS = 3
 MAX_CURVES = 500
-# A weight 1 / G above 50 lets one patient outweigh a small hospital.
-SMALLEST_G = 0.02
 FILE = "evaluated.json"
 
 

@@ -5,6 +5,10 @@ which the centre derives the common censoring curve G; then everything that is w
 Each answer is suppressed by the hospital's own ``min_cell``. A horizon at which the Brier score is
 withheld, since it or its difference to a neighbour rests on few patients, is withheld in AUC and
 calibration too.
+
+Every answer by itself holds no cell of fewer than ``min_cell`` patients. Score table, risk groups,
+calibration groups and bands are different partitions of the same patients, though, and one who lays
+them over each other can find some cells that are smaller; nothing short of noise prevents that.
 """
 
 from collections.abc import Iterator

@@ -15,11 +15,22 @@ from protocol.stats.censoring import CensoringCurve, finite_numbers
 from protocol.stats.score_table import MAX_TIME_BINS
 from protocol.stats.sums import require
 
-__all__ = ["ROLES", "AskedCurve", "EvaluationPlan", "Role", "evaluation_grid", "horizon_key"]
+__all__ = [
+    "ROLES",
+    "SMALLEST_G",
+    "AskedCurve",
+    "EvaluationPlan",
+    "Role",
+    "bounded_weights",
+    "evaluation_grid",
+    "horizon_key",
+]
 
 Role = Literal["train", "external"]
 ROLES: tuple[Role, ...] = ("train", "external")
 MAX_CURVES = 48
+# A weight 1 / G above 50 lets one patient outweigh a small hospital, in a figure as in its privacy.
+SMALLEST_G = 0.02
 KEYS = frozenset(
     {
         "grid_months",
@@ -145,6 +156,12 @@ def evaluation_grid(
         if len(points) <= MAX_TIME_BINS + 1:
             break
     return tuple(sorted(points))
+
+
+def bounded_weights(curve: CensoringCurve) -> CensoringCurve:
+    """Return G with what lies between 0 and .02 raised to .02: weights truncated at 50."""
+    values = (value if value == 0 else max(value, SMALLEST_G) for value in curve.survival)
+    return CensoringCurve(curve.grid_months, tuple(values))
 
 
 def horizon_key(months: float) -> str:

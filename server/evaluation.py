@@ -11,7 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.errors import PayloadError
-from protocol.evaluation import ROLES, EvaluationPlan, Role, evaluation_grid, horizon_key
+from protocol.evaluation import (
+    ROLES,
+    AskedCurve,
+    EvaluationPlan,
+    Role,
+    bounded_weights,
+    evaluation_grid,
+    horizon_key,
+)
 from protocol.stats import Histogram, ScoreTable, merge_all
 from protocol.stats.calibration_curve import spline_knots
 from protocol.stats.censoring import CensoringCurve
@@ -106,12 +114,19 @@ def _censoring(centre: Centre, findings: Findings) -> dict[Role, CensoringCurve]
     for role in ROLES:
         sent = [
             ScoreTable.from_dict(findings.validation[site]["evaluation"]["score_table"])
-            for site in centre.study.hospitals.validating
-            if role_of(centre, site) == role and findings.validation.get(site, {}).get("evaluation")
+            for site in _answered(centre, findings)
+            if role_of(centre, site) == role
         ]
         if sent and merge_all(sent).num_patients:
-            curves[role] = CensoringCurve.from_table(merge_all(sent).life_table())
+            curve = CensoringCurve.from_table(merge_all(sent).life_table())
+            curves[role] = bounded_weights(curve)
     return curves
+
+
+def _answered(centre: Centre, findings: Findings) -> tuple[str, ...]:
+    """Return the hospitals that answered the first pass, in the order in which sums are added."""
+    sites = centre.study.hospitals.validating
+    return tuple(site for site in sites if findings.validation.get(site, {}).get("evaluation"))
 
 
 def _knots(histogram: Histogram) -> tuple[float, ...]:
@@ -133,49 +148,49 @@ def _best(roles: Sequence[Role], horizons: Sequence[float], fitted: Sequence[Key
 
 
 class _Asking:
-    """The questions of one evaluation, to the hospitals that answered the second pass."""
+    """The questions of one evaluation, to the hospitals that answered the first pass."""
 
     def __init__(self, centre: Centre, findings: Findings, plan: EvaluationPlan) -> None:
         self.centre = centre
         self.findings = findings
         self.plan = plan
-        self.sites: tuple[str, ...] | None = None
+        self.sites = _answered(centre, findings)
+        self.rounds = 0
 
-    def _answers(self, question: str, asked: list[Any], fitted: bool) -> dict[str, dict[str, Any]]:
+    def _answers(
+        self, question: str, asked: list[AskedCurve], fitted: bool
+    ) -> dict[str, dict[str, Any]]:
         plan = replace(self.plan, curves=tuple(asked))
         agreed = {**self.findings.agreed, "evaluation": plan.to_dict()}
         if fitted:
             agreed["calibration_fitted"] = True
-        sites = self.centre.study.hospitals.validating if self.sites is None else self.sites
-        return self.centre.answers(question, sites, agreed, self.findings.prognosis)
+        answers = self.centre.answers(question, self.sites, agreed, self.findings.prognosis)
+        return {site: answers[site] for site in self.sites if answers.get(site)}
 
-    def steps(self, asked: list[Any]) -> Answers | None:
+    def steps(self, asked: list[AskedCurve]) -> Answers | None:
         """Return the steps by role; None once a hospital has left, as sums would not match."""
-        first = self.sites is None
-        question = "evaluate.weighted" if first else "evaluate.calibration"
+        question = "evaluate.calibration" if self.rounds else "evaluate.weighted"
         answers = self._answers(question, asked, False)
-        present = tuple(
-            site for site in self.centre.study.hospitals.validating if answers.get(site)
-        )
-        if first:
-            self.sites = present
-            for site in present:
-                self.findings.validation[site]["evaluation"].update(answers[site]["evaluation"])
-        elif present != self.sites:
+        if self.rounds and tuple(answers) != self.sites:
             return None
+        if not self.rounds:
+            self.sites = tuple(answers)
+            for site, answer in answers.items():
+                self.findings.validation[site]["evaluation"].update(answer["evaluation"])
+        self.rounds += 1
         return {
-            role: [answers[site]["steps"] for site in present if role_of(self.centre, site) == role]
+            role: [
+                answers[site]["steps"] for site in self.sites if role_of(self.centre, site) == role
+            ]
             for role in ROLES
         }
 
-    def errors(self, asked: list[tuple[Key, Any]]) -> None:
+    def errors(self, asked: list[tuple[Key, AskedCurve]]) -> None:
         """Ask for the distances to the fitted curves and note them with the hospitals' sums."""
         if not asked or not self.sites:
             return
         answers = self._answers("evaluate.calibration", [curve for _, curve in asked], True)
         for site, answer in answers.items():
-            if not answer:
-                continue
             keys = [key for key, _ in asked if key[0] == role_of(self.centre, site)]
             told = {
                 horizon_key(key[1]): errors

@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from protocol.errors import PayloadError
-from protocol.evaluation import AskedCurve, EvaluationPlan, evaluation_grid, horizon_key
+from protocol.evaluation import (
+    SMALLEST_G,
+    AskedCurve,
+    EvaluationPlan,
+    bounded_weights,
+    evaluation_grid,
+    horizon_key,
+)
 from protocol.stats.calibration_curve import CalibrationCurve
 from protocol.stats.censoring import CensoringCurve
 
@@ -49,6 +56,12 @@ def test_a_role_that_does_not_exist_is_refused() -> None:
     with pytest.raises(PayloadError, match="is train or external"):
         AskedCurve.from_dict(asked)
     assert replace(PLAN, curves=()).end_months == 12.0
+
+
+def test_weights_are_truncated_at_fifty() -> None:
+    curve = bounded_weights(CensoringCurve((0.0, 1.0, 2.0, 3.0), (1.0, 0.5, 0.001, 0.0)))
+    assert curve.survival == (1.0, 0.5, SMALLEST_G, 0.0)
+    assert max(curve.weight([1.0, 2.0, 3.0])) == 50
 
 
 @pytest.mark.parametrize("end", [3.0, 60.0, 119.5, 120.0, 600.0])
