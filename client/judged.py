@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client.hospital import Hospital
 from client.prediction import network_outputs, predicted_survival
-from client.survey import judged_patients
+from client.survey import validation_patients
 from protocol.evaluation import EvaluationPlan, Role
 from protocol.payload import Question
 from protocol.stats.sums import FloatArray
@@ -41,7 +41,7 @@ class Judged:
         Nobody is judged where some came under observation after time zero: the network takes them
         for at risk before.
         """
-        patients = judged_patients(hospital, question.study)
+        patients = validation_patients(hospital, question.study)
         late = any(patient.start_months > 0 for patient in patients)
         if late or len(patients) < max(hospital.config.min_cell, 1):
             return None

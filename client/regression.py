@@ -14,7 +14,7 @@ from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
 from client.imputation import Gaps, Step, complete, equations
 from client.prognosis import tabular_values
-from client.survey import has_outcome, judged_patients
+from client.survey import has_outcome, validation_patients
 from client.survival_table import SurvivalTable, require_enough
 from protocol.errors import DataError, PayloadError
 from protocol.evaluation import EvaluationPlan
@@ -60,7 +60,7 @@ def baseline_risk(hospital: Hospital, question: Question, plan: EvaluationPlan) 
     ``1 - exp(-H0(end) exp(x' beta))`` with the regression's own baseline hazard; without those of
     whom a covariate is missing, where the study leaves such patients out.
     """
-    _, rows, x = _rows(hospital, question, judged_patients(hospital, question.study))
+    _, rows, x = _rows(hospital, question, validation_patients(hospital, question.study))
     index = np.searchsorted(np.asarray(plan.baseline_months), plan.end_months, side="right") - 1
     hazard = plan.baseline_hazard[index] if index >= 0 else 0.0
     score = x @ np.asarray(_asked(question)["beta"], np.float64)
@@ -223,7 +223,7 @@ def validate(hospital: Hospital, question: Question) -> Answer:
         whom Harrell's pairs are not defined.
     """
     study, min_cell = question.study, hospital.config.min_cell
-    patients = judged_patients(hospital, study)
+    patients = validation_patients(hospital, study)
     if len(patients) < max(min_cell, 1):
         return Answer({})
     table = survival_table(hospital, question, patients)

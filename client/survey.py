@@ -16,7 +16,7 @@ from protocol.payload import Answer, Question
 from protocol.stats import LifeTable, Moments
 from protocol.stats.missingness import Missingness
 
-__all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "judged_patients", "survey"]
+__all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "survey", "validation_patients"]
 
 STEP_MONTHS = 6.0
 MONTHS_PER_YEAR = 12.0
@@ -27,7 +27,7 @@ def has_outcome(patients: Sequence[Patient]) -> list[Patient]:
     return [patient for patient in patients if patient.event >= 0 and np.isfinite(patient.months)]
 
 
-def judged_patients(hospital: Hospital, study: Study) -> list[Patient]:
+def validation_patients(hospital: Hospital, study: Study) -> list[Patient]:
     """Return whom a hospital judges a model on, of those whose follow-up is known.
 
     One named external: all; any other: those it held out.

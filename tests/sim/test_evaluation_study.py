@@ -10,7 +10,7 @@ import pytest
 
 from client.hospital import open_hospital
 from client.prediction import network_outputs, predicted_risk, predicted_survival
-from client.survey import judged_patients
+from client.survey import validation_patients
 from protocol.config import Study
 from protocol.errors import ConfigError
 from protocol.payload import Question
@@ -103,7 +103,7 @@ class Run:
         parts: dict[str, list[np.ndarray]] = {k: [] for k in ("months", "event", "risk", "at")}
         for site in self.sites[2:]:
             hospital = open_hospital(site, self.study)
-            patients = judged_patients(hospital, self.study)
+            patients = validation_patients(hospital, self.study)
             outputs = network_outputs(hospital, question, patients)
             parts["months"].append(np.array([p.months for p in patients]))
             parts["event"].append(np.array([p.event for p in patients]))
