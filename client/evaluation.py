@@ -100,10 +100,15 @@ def weigh(hospital: Hospital, question: Question) -> Answer:
     own = DCalibration.of(
         *judged.own_survival(), num_bins=question.study.validate_.calibration_groups
     )
-    sums = {"uno": uno, "antolini": antolini, "brier": brier, "d_calibration": own}
-    told = {name: part.suppressed(judged.min_cell).to_dict() for name, part in sums.items()}
-    auc = dict(_auc(judged, censoring, brier))
-    return Answer({"evaluation": {**told, "auc": auc}, "steps": _steps(judged, censoring, brier)})
+    min_cell = hospital.config.min_cell
+    sums = {
+        "uno": uno.suppressed(min_cell).to_dict(),
+        "antolini": antolini.suppressed(min_cell).to_dict(),
+        "brier": brier.suppressed(min_cell).to_dict(),
+        "d_calibration": own.suppressed(min_cell).to_dict(),
+        "auc": dict(_auc(judged, censoring, brier)),
+    }
+    return Answer({"evaluation": sums, "steps": _steps(judged, censoring, brier)})
 
 
 def calibrate(hospital: Hospital, question: Question) -> Answer:

@@ -89,7 +89,7 @@ def evaluate(
     censoring = _censoring(centre, findings)
     if not censoring:
         return {}
-    plan = replace(plan, censoring=dict(censoring))
+    plan = replace(plan, censoring={role: censoring[role] for role in censoring})
     asking = _Asking(centre, findings, plan)
     knots = {key: _knots(histogram) for key, histogram in histograms.items()}
     starts = calibration_starts(tuple(censoring), plan.horizons_months, knots)

@@ -147,7 +147,8 @@ def _error(judged: Judgement) -> Iterator[Row]:
             continue
         text = f"{number(sums.scores[at], 3)}\nsame curve for all: {number(null[at], 3)}"
         counts = (int(sums.num_patients[at]), int(sums.cases[at]))
-        yield _row("Brier score", text, interval(*limits[at], 3), counts, f"{horizon:g}")
+        low, high = limits[at].tolist()
+        yield _row("Brier score", text, interval(low, high, 3), counts, f"{horizon:g}")
     yield from _integrated(_complete(judged.sites.values()) or sums, judged, survival)
 
 
@@ -158,7 +159,8 @@ def _integrated(sums: BrierSums, judged: Judgement, survival: np.ndarray) -> Ite
     first, last = whole.horizons_months[0], whole.horizons_months[-1]
     counts = (int(whole.num_patients[-1]), int(whole.cases[-1]))
     months = f"{first:g} to {last:g}"
-    limits = interval(*whole.intervals()[-1], 3)
+    low, high = whole.intervals()[-1].tolist()
+    limits = interval(low, high, 3)
     yield _row("Integrated Brier score", number(whole.integrated(), 3), limits, counts, months)
     curve = np.interp(whole.horizons_months, judged.common.grid_months, survival)
     label = "Scaled integrated Brier score (1 is perfect, 0 no better than one curve for all)"
@@ -223,8 +225,8 @@ def _calibration(judged: Judgement) -> Iterator[Row]:
         statistic, freedom = own.chi_square()
         p = p_value(float(chi2.sf(statistic, freedom)))
         text = f"χ² = {number(statistic, 1)}\n{freedom} d.f., p {p}"
-        counts = (int(own.patients.sum()), None)
-        yield _row("D-calibration (small p: curves are wrong)", text, DASH, counts)
+        everyone = int(own.patients.sum())
+        yield _row("D-calibration (small p: curves are wrong)", text, DASH, (everyone, None))
 
 
 def _coefficient(label: str, fit: CalibrationResult, index: int) -> Row:
