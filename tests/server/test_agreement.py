@@ -80,5 +80,5 @@ def test_horizons_are_those_named_or_the_end_of_the_grid() -> None:
     cuts = [12.0, 24.0, 36.0]
     assert evaluation_horizons((), cuts) == [36.0]
     assert evaluation_horizons((12.0, 36.0), cuts) == [12.0, 36.0]
-    with pytest.raises(ConfigError, match="names 60, but .* patients for 36 months only"):
+    with pytest.raises(ConfigError, match=r"names 60, but .* patients for 36 months only"):
         evaluation_horizons((12.0, 60.0), cuts)
