@@ -142,3 +142,21 @@ def evaluate_prognosis(message: Message, context: Context) -> Message:
     from client.prognosis_validation import validate
 
     return _answer(message, context, validate)
+
+
+@app.evaluate("weighted")
+@guarded
+def evaluate_weighted(message: Message, context: Context) -> Message:
+    """The sums that are weighted for censoring with the curve of all hospitals."""
+    from client.evaluation import weigh
+
+    return _answer(message, context, weigh)
+
+
+@app.evaluate("calibration")
+@guarded
+def evaluate_calibration(message: Message, context: Context) -> Message:
+    """One round of calibration curves, or the distances to the fitted ones."""
+    from client.evaluation import calibrate
+
+    return _answer(message, context, calibrate)

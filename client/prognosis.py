@@ -7,6 +7,7 @@ Axes: N patients, Z slices, P columns of measurements and covariates, K interval
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from protocol.errors import DataError
 from protocol.payload import TrainReply, TrainRequest
 from protocol.seeds import generator
 from shared_models.augment import augment_prognosis
-from shared_models.heads.logistic_hazard import discretise
+from shared_models.heads import choose_head
 from shared_models.networks import build
 from shared_models.objectives import prognosis_objective
 from shared_models.weights import from_arrays, to_arrays
@@ -124,16 +125,16 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     records = prognosis_inputs(hospital, study, request.agreed, patients)
     months = np.array([patient.months for patient in patients])
     event = np.array([patient.event for patient in patients])
-    interval, observed = discretise(months, event, np.array(request.agreed["cuts_months"]))
-    records["interval"] = torch.as_tensor(interval)
-    records["event"] = torch.as_tensor(observed, dtype=torch.float32)
+    head = choose_head(section.head)
+    targets = head.targets(months, event, np.array(request.agreed["cuts_months"]))
+    records |= {name: torch.from_numpy(values) for name, values in targets.items()}
     augmented = section.training.augment and "measure" in study.stages
     model = build(section.network.name, section.network_options())
     from_arrays(model, request.arrays)
     summary = train(
         model,
         records,
-        prognosis_objective,
+        partial(prognosis_objective, head=head),
         section.training,
         learning_rate=round_learning_rate(section.training, request.round_index, section.rounds),
         rng=generator(
@@ -141,6 +142,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         ),
         execution=hospital.execution,
         augment=augment_prognosis if augmented else None,
+        whole_batches=not head.decomposable,
     )
     num_events = int(event.sum())
     return TrainReply(

@@ -1,12 +1,13 @@
 """Judging the survival network at the hospital; only sums and suppressed tables leave."""
 
 import numpy as np
-import torch
 
-from client.cohort import Patient
+from client.evaluation import score_sums
 from client.hospital import Hospital
-from client.prognosis import prognosis_inputs
+from client.judged import Judged
+from client.prediction import network_outputs, predicted_risk, predicted_survival
 from client.survey import has_outcome
+from protocol.evaluation import horizon_key
 from protocol.payload import Answer, Question
 from protocol.stats import (
     Calibration,
@@ -16,37 +17,34 @@ from protocol.stats import (
     monthly_grid,
     risk_group,
 )
-from shared_models.heads.logistic_hazard import survival_curve
-from shared_models.networks import build
-from shared_models.weights import from_arrays
 
-__all__ = ["SCORE_BINS", "predicted_risk", "scores", "validate"]
+__all__ = ["SCORE_BINS", "scores", "validate"]
 
 SCORE_BINS = 200
 GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
 
-def predicted_risk(hospital: Hospital, question: Question, patients: list[Patient]) -> np.ndarray:
-    """Return each patient's predicted probability of the event by the end of the grid, (N,)."""
-    study = question.study
-    model = build(study.prognosis.network.name, study.prognosis.network_options())
-    from_arrays(model, question.arrays or {})
-    inputs = prognosis_inputs(hospital, study, question.agreed, patients)
-    model.eval()
-    with hospital.execution.active(), torch.no_grad():
-        logits = model(
-            inputs["images"], inputs["slice_present"], inputs["tabular"], inputs["missing"]
-        )
-    return (1.0 - survival_curve(logits)[:, -1]).double().numpy()
-
-
 def scores(hospital: Hospital, question: Question) -> Answer:
-    """Answer the histogram of the training patients' predicted risks, suppressed."""
-    patients = has_outcome(hospital.training)
-    histogram = Histogram.of(
-        predicted_risk(hospital, question, patients), lo=0.0, hi=1.0, num_bins=SCORE_BINS
-    )
-    return Answer({"scores": histogram.suppressed(hospital.config.min_cell).to_dict()})
+    """Answer histograms of the training patients' predicted risks, suppressed.
+
+    Returns
+    -------
+    Answer
+        ``scores`` of the risk by the end of the grid, ``scores_at`` by each named horizon.
+    """
+    outputs = network_outputs(hospital, question, has_outcome(hospital.training))
+    min_cell, horizons = hospital.config.min_cell, question.agreed["horizons_months"]
+    survival = predicted_survival(question, outputs, horizons)
+    at = {
+        horizon_key(horizon): _histogram(1 - survival[:, index]).suppressed(min_cell).to_dict()
+        for index, horizon in enumerate(horizons)
+    }
+    risk = _histogram(predicted_risk(question, outputs)).suppressed(min_cell)
+    return Answer({"scores": risk.to_dict(), "scores_at": at})
+
+
+def _histogram(risk: np.ndarray) -> Histogram:
+    return Histogram.of(risk, lo=0.0, hi=1.0, num_bins=SCORE_BINS)
 
 
 def validate(hospital: Hospital, question: Question) -> Answer:
@@ -57,17 +55,16 @@ def validate(hospital: Hospital, question: Question) -> Answer:
     Returns
     -------
     Answer
-        ``pairs`` (PairCounts), ``life_table`` (LifeTable by risk group) and ``calibration``; empty
-        if fewer than ``min_cell`` patients have an outcome.
+        ``pairs`` (PairCounts), ``life_table`` (LifeTable by risk group), ``calibration`` and
+        ``evaluation`` (the first pass of `client.evaluation`); empty if fewer than ``min_cell``
+        patients have an outcome, or some came under observation after time zero.
     """
     study, agreed, min_cell = question.study, question.agreed, hospital.config.min_cell
-    external = hospital.name in study.hospitals.external
-    patients = has_outcome(hospital.patients if external else hospital.held_out)
-    if len(patients) < min_cell:
+    judged = Judged.of(hospital, question)
+    if judged is None:
         return Answer({})
-    risk = predicted_risk(hospital, question, patients)
-    months = np.array([patient.months for patient in patients])
-    event = np.array([patient.event for patient in patients])
+    months, event = judged.months, judged.event
+    risk = predicted_risk(question, judged.outputs)
     horizon = float(agreed["cuts_months"][-1])
     grid = monthly_grid(horizon)
     num_groups = study.validate_.risk_groups
@@ -93,5 +90,6 @@ def validate(hospital: Hospital, question: Question) -> Answer:
             "pairs": pairs.suppressed(min_cell).to_dict(),
             "life_table": table.suppressed(min_cell).to_dict(),
             "calibration": calibration.suppressed(min_cell).to_dict(),
+            "evaluation": score_sums(judged),
         }
     )

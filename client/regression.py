@@ -14,16 +14,18 @@ from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
 from client.imputation import Gaps, Step, complete, equations
 from client.prognosis import tabular_values
-from client.survey import has_outcome
+from client.survey import has_outcome, validation_patients
 from client.survival_table import SurvivalTable, require_enough
 from protocol.errors import DataError, PayloadError
+from protocol.evaluation import EvaluationPlan
 from protocol.payload import Answer, Question
 from protocol.stats import PairCounts
 from protocol.stats.cox_hazard import CoxHazard
 
-__all__ = ["answer", "survival_table", "validate"]
+__all__ = ["answer", "baseline_risk", "survival_table", "validate"]
 
 MISSING = " missing"
+MAX_SCORE = 500.0  # beyond, the probability is 1 to the last bit
 
 
 def survival_table(
@@ -42,6 +44,34 @@ def survival_table(
     DataError
         If measurements are wanted that were not made.
     """
+    names, rows, x = _rows(hospital, question, patients)
+    return SurvivalTable.of(
+        names,
+        [patient.months for patient in rows],
+        [patient.event for patient in rows],
+        x,
+        start_months=[patient.start_months for patient in rows],
+    )
+
+
+def baseline_risk(hospital: Hospital, question: Question, plan: EvaluationPlan) -> dict[str, float]:
+    """Return what the Cox regression predicts, by patient key: the event's probability by the end.
+
+    ``1 - exp(-H0(end) exp(x' beta))`` with the regression's own baseline hazard; without those of
+    whom a covariate is missing, where the study leaves such patients out.
+    """
+    _, rows, x = _rows(hospital, question, validation_patients(hospital, question.study))
+    index = np.searchsorted(np.asarray(plan.baseline_months), plan.end_months, side="right") - 1
+    hazard = plan.baseline_hazard[index] if index >= 0 else 0.0
+    score = x @ np.asarray(_asked(question)["beta"], np.float64)
+    risk = -np.expm1(-hazard * np.exp(np.minimum(score, MAX_SCORE)))
+    return {patient.key: float(value) for patient, value in zip(rows, risk, strict=True)}
+
+
+def _rows(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> tuple[tuple[str, ...], list[Patient], np.ndarray]:
+    """Return the names of the columns, the patients in whom they are known, and the columns."""
     study, agreed = question.study, question.agreed
     section = study.regression
     known, x = _standardised(hospital, question, patients)
@@ -58,13 +88,7 @@ def survival_table(
         kept = ~missing.any(axis=1)
     names = (*section.names, *(section.names[index] + MISSING for index in flagged))
     rows = [patient for patient, keep in zip(known, kept, strict=True) if keep]
-    return SurvivalTable.of(
-        names,
-        [patient.months for patient in rows],
-        [patient.event for patient in rows],
-        x[kept].reshape(len(rows), len(names)),
-        start_months=[patient.start_months for patient in rows],
-    )
+    return names, rows, x[kept].reshape(len(rows), len(names))
 
 
 def _standardised(
@@ -199,9 +223,8 @@ def validate(hospital: Hospital, question: Question) -> Answer:
         whom Harrell's pairs are not defined.
     """
     study, min_cell = question.study, hospital.config.min_cell
-    external = hospital.name in study.hospitals.external
-    patients = list(hospital.patients if external else hospital.held_out)
-    if len(has_outcome(patients)) < max(min_cell, 1):
+    patients = validation_patients(hospital, study)
+    if len(patients) < max(min_cell, 1):
         return Answer({})
     table = survival_table(hospital, question, patients)
     if len(table) < max(min_cell, 1) or bool((table.start_months > 0).any()):

@@ -23,14 +23,15 @@ __all__ = ["Shards", "num_shards"]
 Loss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 
 
-def num_shards(model: nn.Module, execution: Execution) -> int:
+def num_shards(model: nn.Module, execution: Execution, *, whole_batches: bool = False) -> int:
     """Return into how many threads' shares a batch is cut.
 
     One on a GPU, for compiled networks, and for networks with dropout: threads would race for the
-    random numbers of the one generator that dropout draws from.
+    random numbers of the one generator that dropout draws from. One also with ``whole_batches``,
+    for a loss that compares the records of a batch with each other.
     """
     drops = any(isinstance(m, _DropoutNd) and m.p > 0 for m in model.modules())
-    one = execution.device != "cpu" or execution.compile or drops
+    one = execution.device != "cpu" or execution.compile or drops or whole_batches
     return 1 if one else execution.threads
 
 

@@ -11,11 +11,12 @@ from client.dictionary import COVARIATES
 from client.hospital import Hospital
 from client.segment import labelled
 from privacy.suppression import suppress_counts
+from protocol.config import Study
 from protocol.payload import Answer, Question
 from protocol.stats import LifeTable, Moments
 from protocol.stats.missingness import Missingness
 
-__all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "survey"]
+__all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "survey", "validation_patients"]
 
 STEP_MONTHS = 6.0
 MONTHS_PER_YEAR = 12.0
@@ -24,6 +25,15 @@ MONTHS_PER_YEAR = 12.0
 def has_outcome(patients: Sequence[Patient]) -> list[Patient]:
     """Return the patients whose follow-up is known."""
     return [patient for patient in patients if patient.event >= 0 and np.isfinite(patient.months)]
+
+
+def validation_patients(hospital: Hospital, study: Study) -> list[Patient]:
+    """Return whom a hospital judges a model on, of those whose follow-up is known.
+
+    One named external: all; any other: those it held out.
+    """
+    external = hospital.name in study.hospitals.external
+    return has_outcome(hospital.patients if external else hospital.held_out)
 
 
 def covariate_matrix(patients: Sequence[Patient], names: Sequence[str]) -> np.ndarray:

@@ -78,6 +78,7 @@ def train(
     execution: Execution,
     augment: Augment | None = None,
     anchor: Mapping[str, Tensor] | None = None,
+    whole_batches: bool = False,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> TrainSummary:
     """Train ``model`` in place.
@@ -102,6 +103,8 @@ def train(
         ``augment(batch, generator)`` returns the batch to train on; used if ``options.augment``.
     anchor : mapping of str to Tensor, optional
         Global weights of the proximal term; by default the weights the model comes with.
+    whole_batches : bool
+        The loss of a record depends on the others of its batch, so threads must not share one.
     on_step : callable, optional
         Called with (steps done, steps in all, loss) after every step.
 
@@ -120,7 +123,9 @@ def train(
         given = before if anchor is None else anchor
         anchor = {name: value.to(execution.device) for name, value in given.items()}
     was_training = model.training
-    loop = _Loop(model, records, loss_fn, options, learning_rate, execution, anchor)
+    count = num_shards(model, execution, whole_batches=whole_batches)
+    shards = Shards(model, count, loss_fn, execution.autocast, execution.compile)
+    loop = _Loop(model, records, shards, options, learning_rate, execution, anchor)
     num_batches = math.ceil(num_records / options.batch_size)
     orders = [rng.permutation(num_records) for _ in range(options.epochs)]
     # Batches of nearly equal size: a last batch of one record would weigh it like sixteen.
@@ -161,7 +166,7 @@ class _Loop:
         self,
         model: nn.Module,
         records: Mapping[str, Tensor],
-        loss_fn: Loss,
+        shards: Shards,
         options: LocalTraining,
         learning_rate: float,
         execution: Execution,
@@ -172,10 +177,10 @@ class _Loop:
         self.options = options
         self.peak = learning_rate
         self.anchor = anchor
-        count = num_shards(model, execution)
-        self.shards = Shards(model, count, loss_fn, execution.autocast, execution.compile)
+        self.shards = shards
         # Threads that share a batch must not split their operations as well.
-        self.execution = replace(execution, threads=1) if count > 1 else execution
+        shared = len(shards.replicas) > 1
+        self.execution = replace(execution, threads=1) if shared else execution
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         # Biases, norms and baseline hazards are not decayed: zero is no natural value for them.
         groups = [

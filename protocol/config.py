@@ -181,6 +181,9 @@ class Prognosis(Frozen):
 
     Attributes
     ----------
+    head : str
+        What the network's outputs mean and what is minimised, by its name in
+        ``shared_models.heads.HEADS``.
     covariates : tuple of str
         Names of the common data dictionary; a hospital that lacks one sends it as missing.
     measurements : tuple of str
@@ -196,6 +199,7 @@ class Prognosis(Frozen):
     """
 
     network: Network = Network(name="prognosis")
+    head: str = Field("logistic_hazard", pattern=r"^[a-z_]{1,64}$")
     covariates: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
     num_intervals: int = Field(10, ge=2, le=60)
@@ -213,7 +217,14 @@ class Prognosis(Frozen):
             **self.network.options,
             "num_tabular": num_tabular,
             "num_intervals": self.num_intervals,
+            "head": self.head,
         }
+
+    @model_validator(mode="after")
+    def _one_head(self) -> Self:
+        if self.network.options.get("head", self.head) != self.head:
+            raise ValueError("the network's options name another head; write prognosis.head only")
+        return self
 
 
 class Regression(Frozen):
@@ -293,11 +304,40 @@ class Regression(Frozen):
 
 
 class Validation(Frozen):
-    """How the models are judged: bootstrap replicates, calibration groups, risk groups."""
+    """How the models are judged.
+
+    Attributes
+    ----------
+    bootstrap : int
+        Replicates of every interval.
+    calibration_groups, risk_groups : int
+        Groups of predicted risk for observed against predicted, and for survival curves.
+    horizons_months : tuple of float
+        When AUC, Brier score and calibration are looked at, months, within the time grid; by
+        default its end.
+    score_bins : int
+        Bins of predicted risk from which pairs across hospitals are counted. More bins narrow the
+        bounds of the C-index, as far as the hospitals' own minimum leaves bins.
+    thresholds : tuple of float
+        Risks, in (0, 1), from which a patient would be treated: the points of the decision curve.
+    """
 
     bootstrap: int = Field(200, ge=0, le=10_000)
     calibration_groups: int = Field(5, ge=2, le=20)
     risk_groups: int = Field(3, ge=2, le=5)
+    horizons_months: tuple[Annotated[float, Field(gt=0, le=600)], ...] = Field((), max_length=6)
+    score_bins: int = Field(200, ge=2, le=1000)
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), min_length=1, max_length=20
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name in ("horizons_months", "thresholds"):
+            values = getattr(self, name)
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must rise")
+        return self
 
 
 class Rounds(Frozen):

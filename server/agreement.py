@@ -9,10 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from protocol.config import Prognosis
-from protocol.errors import QuorumError
-from protocol.stats import Histogram, LifeTable, Moments
+from protocol.errors import ConfigError, QuorumError
+from protocol.stats import Histogram, LifeTable, Moments, merge_all
+from protocol.stats.kaplan_meier import kaplan_meier
 
-__all__ = ["merge_moments", "risk_cuts", "scales", "time_grid"]
+__all__ = [
+    "evaluation_horizons",
+    "interval_hazards",
+    "merge_moments",
+    "risk_cuts",
+    "scales",
+    "time_grid",
+]
 
 MIN_AT_RISK = 20
 MIN_AT_RISK_SHARE = 0.1
@@ -64,6 +72,36 @@ def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
         round(horizon * (k + 1) / prognosis.num_intervals, 6)
         for k in range(prognosis.num_intervals)
     ]
+
+
+def evaluation_horizons(wanted: Sequence[float], cuts_months: Sequence[float]) -> list[float]:
+    """Return when predictions are judged, months: what the study names, or the grid's end.
+
+    Raises
+    ------
+    ConfigError
+        If the study names a time beyond the grid, where a network predicts nothing.
+    """
+    end = cuts_months[-1]
+    if any(horizon > end for horizon in wanted):
+        raise ConfigError(
+            f"validate.horizons_months names {wanted[-1]:g}, but the hospitals follow enough "
+            f"patients for {end:g} months only; name an earlier time or add follow-up."
+        )
+    return [float(horizon) for horizon in wanted] or [float(end)]
+
+
+def interval_hazards(tables: Sequence[LifeTable], cuts_months: Sequence[float]) -> list[float]:
+    """Return the surveyed probability of the event in each interval among those who reach it.
+
+    Kaplan-Meier of the summed tables, its cumulative hazard straight between two surveyed times.
+    """
+    total = merge_all(tables)
+    curve = kaplan_meier(total.grid_months, total.events.sum(axis=0), total.at_risk.sum(axis=0))
+    known = np.isfinite(curve.survival) & (curve.survival > 0)
+    hazard = -np.log(curve.survival[known])
+    ends = np.interp(cuts_months, np.asarray(total.grid_months)[known], hazard)
+    return [float(value) for value in -np.expm1(-np.diff(ends, prepend=0.0))]
 
 
 def risk_cuts(histograms: Sequence[Histogram], num_groups: int) -> list[float]:

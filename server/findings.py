@@ -7,7 +7,9 @@ from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
+from protocol.evaluation import Role
 from protocol.stats.missingness import Missingness
+from server.evaluation_results import RoleEvaluation
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import Results
@@ -34,6 +36,8 @@ class Findings:
         Entries of the training rounds by stage.
     validation : dict
         Validation document by hospital.
+    evaluation : dict
+        By role, what the hospitals' further metrics have in common.
     """
 
     survey: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,6 +47,7 @@ class Findings:
     regression: RegressionResults | None = None
     history: dict[str, list[RoundEntry]] = field(default_factory=dict)
     validation: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluation: dict[Role, RoleEvaluation] = field(default_factory=dict)
 
 
 SURVEY_ROW = (
@@ -90,7 +95,9 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
             },
             "oddities": _oddities(findings),
             "regression": findings.regression,
-            "arms": {"federated": {"sites": findings.validation}},
+            "arms": {
+                "federated": {"sites": findings.validation, "evaluation": findings.evaluation}
+            },
         }
     )
 

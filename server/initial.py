@@ -1,8 +1,11 @@
-"""The weights every hospital starts from: a function of the study alone."""
+"""The weights every hospital starts from: a function of the study and of what was surveyed."""
+
+from collections.abc import Sequence
 
 from protocol.arrays import Arrays
 from protocol.config import Study
 from protocol.seeds import derive_seed
+from shared_models.heads import choose_head
 from shared_models.networks import build
 from shared_models.weights import to_arrays
 
@@ -16,8 +19,31 @@ def segmentation_weights(study: Study) -> Arrays:
     return to_arrays(build(network.name, network.options, seed=seed))
 
 
-def prognosis_weights(study: Study) -> Arrays:
-    """Return the survival network's initial weights."""
+def prognosis_weights(
+    study: Study, hazards: Sequence[float] = (), cuts_months: Sequence[float] = ()
+) -> Arrays:
+    """Return the survival network's initial weights.
+
+    Parameters
+    ----------
+    hazards : sequence of float
+        Probability of the event in each interval of the grid among those who reach it, as surveyed;
+        every patient's first prediction. With the head ``logistic_hazard`` the network's own first
+        hazards stand, which are near any hospital's. Empty before a survey: the sizes are right,
+        the first prediction is not.
+    cuts_months : sequence of float
+        Ends of the intervals, months.
+
+    Raises
+    ------
+    ConfigError
+        If the network or the head is unknown, or an option does not fit.
+    """
     section = study.prognosis
+    options = section.network_options()
+    if section.head != "logistic_hazard" and hazards:
+        # Elsewhere zeros can be far from any patient: a log-normal's would be one month.
+        start = choose_head(section.head).start_outputs(hazards, cuts_months)
+        options = {"start": list(start), **options}
     seed = derive_seed(study.seed, "prognosis/initial")
-    return to_arrays(build(section.network.name, section.network_options(), seed=seed))
+    return to_arrays(build(section.network.name, options, seed=seed))

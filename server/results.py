@@ -3,19 +3,10 @@
 Everything in it is a sum, a count or a loss; there is no field a patient's row would fit into.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from protocol.errors import PayloadError
 from protocol.stats import (
@@ -25,9 +16,10 @@ from protocol.stats import (
     Moments,
     OverlapSums,
     PairCounts,
-    Sums,
 )
+from server.evaluation_results import RoleEvaluation, SiteEvaluation
 from server.regression_results import RegressionResults
+from server.sums_fields import ENCODE, Frozen, decoder
 
 __all__ = [
     "Arm",
@@ -45,31 +37,12 @@ __all__ = [
 Count = Annotated[int, Field(ge=0)] | None
 
 
-def _decoder(kind: type[Sums]) -> Callable[[Any], Any]:
-    def decode(value: Any) -> Any:
-        if isinstance(value, dict):
-            try:
-                return kind.from_dict(value)
-            except PayloadError as error:
-                raise ValueError(error.sentence) from error
-        return value
-
-    return decode
-
-
-_encode = PlainSerializer(lambda sums: sums.to_dict())
-MomentsField = Annotated[Moments, BeforeValidator(_decoder(Moments)), _encode]
-OverlapField = Annotated[OverlapSums, BeforeValidator(_decoder(OverlapSums)), _encode]
-AgreementField = Annotated[AgreementSums, BeforeValidator(_decoder(AgreementSums)), _encode]
-PairsField = Annotated[PairCounts, BeforeValidator(_decoder(PairCounts)), _encode]
-LifeTableField = Annotated[LifeTable, BeforeValidator(_decoder(LifeTable)), _encode]
-CalibrationField = Annotated[Calibration, BeforeValidator(_decoder(Calibration)), _encode]
-
-
-class Frozen(BaseModel):
-    """A part of the results: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+MomentsField = Annotated[Moments, BeforeValidator(decoder(Moments)), ENCODE]
+OverlapField = Annotated[OverlapSums, BeforeValidator(decoder(OverlapSums)), ENCODE]
+AgreementField = Annotated[AgreementSums, BeforeValidator(decoder(AgreementSums)), ENCODE]
+PairsField = Annotated[PairCounts, BeforeValidator(decoder(PairCounts)), ENCODE]
+LifeTableField = Annotated[LifeTable, BeforeValidator(decoder(LifeTable)), ENCODE]
+CalibrationField = Annotated[Calibration, BeforeValidator(decoder(Calibration)), ENCODE]
 
 
 class StudyFacts(Frozen):
@@ -139,6 +112,8 @@ class SiteValidation(Frozen):
         By quantity, the keys of `protocol.stats.QUANTITIES`.
     pairs, regression_pairs : PairCounts or None
         Of the network's predicted risk, and of the Cox regression it is compared with.
+    evaluation : SiteEvaluation or None
+        Sums of the further metrics.
     """
 
     overlap: OverlapField | None = None
@@ -147,12 +122,20 @@ class SiteValidation(Frozen):
     regression_pairs: PairsField | None = None
     life_table: LifeTableField | None = None
     calibration: CalibrationField | None = None
+    evaluation: SiteEvaluation | None = None
 
 
 class Arm(Frozen):
-    """One way of training (federated, pooled, local), judged at every hospital."""
+    """One way of training (federated, pooled, local), judged at every hospital.
+
+    Attributes
+    ----------
+    evaluation : dict
+        By role of the hospitals.
+    """
 
     sites: dict[str, SiteValidation]
+    evaluation: dict[Literal["train", "external"], RoleEvaluation] = Field(default_factory=dict)
 
 
 class Oracle(Frozen):

@@ -4,14 +4,23 @@ from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Strategy
-from protocol.stats import Histogram, LifeTable, Moments
-from server.agreement import merge_moments, risk_cuts, scales, time_grid
+from protocol.stats import Histogram, LifeTable, Moments, merge_all
+from server.agreement import (
+    evaluation_horizons,
+    interval_hazards,
+    merge_moments,
+    risk_cuts,
+    scales,
+    time_grid,
+)
 from server.centre import Centre
 from server.checkpoints import Checkpoints
+from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
 from server.regression import fit_regression
 from server.rounds import Stage, run_rounds
+from shared_models.heads import choose_head
 from strategies import build
 
 __all__ = ["STAGES"]
@@ -20,15 +29,19 @@ __all__ = ["STAGES"]
 def survey(centre: Centre, findings: Findings) -> None:
     """Ask what each hospital has; agree scales of the covariates and the time grid."""
     study = centre.study
+    # A head that does not exist is found now and not after the segmentation has been trained.
+    choose_head(study.prognosis.head)
     findings.survey = centre.answers("query.survey", study.hospitals.all, {})
     if not {"prognosis", "regression"} & set(study.stages):
         return
     training = [findings.survey[site] for site in study.hospitals.train if site in findings.survey]
     moments = merge_moments([Moments.from_dict(answer["covariates"]) for answer in training])
-    tables = [LifeTable.from_dict(answer["life_table"]) for answer in training]
     findings.agreed["scales"] = scales(moments)
     if "prognosis" in study.stages:
-        findings.agreed["cuts_months"] = time_grid(tables, study.prognosis)
+        findings.agreed["cuts_months"] = time_grid(_life_tables(centre, findings), study.prognosis)
+        findings.agreed["horizons_months"] = evaluation_horizons(
+            study.validate_.horizons_months, findings.agreed["cuts_months"]
+        )
 
 
 def segment(centre: Centre, findings: Findings) -> None:
@@ -59,9 +72,9 @@ def regression(centre: Centre, findings: Findings) -> None:
 def prognosis(centre: Centre, findings: Findings) -> None:
     """Train the survival network on images, measurements and covariates."""
     study = centre.study
-    findings.prognosis = _train(
-        centre, findings, "prognosis", prognosis_weights(study), study.prognosis.strategy
-    )
+    cuts = findings.agreed["cuts_months"]
+    first = prognosis_weights(study, interval_hazards(_life_tables(centre, findings), cuts), cuts)
+    findings.prognosis = _train(centre, findings, "prognosis", first, study.prognosis.strategy)
     findings.agreed["prognosis"] = fingerprint(findings.prognosis)
 
 
@@ -85,8 +98,11 @@ def validate(centre: Centre, findings: Findings) -> None:
         findings.agreed["calibration_cuts"] = risk_cuts(
             histograms, study.validate_.calibration_groups
         )
-        answers = centre.answers("evaluate.prognosis", sites, findings.agreed, findings.prognosis)
+        plan = evaluation_plan(centre, findings, histograms)
+        agreed = {**findings.agreed, "evaluation": plan.to_dict()}
+        answers = centre.answers("evaluate.prognosis", sites, agreed, findings.prognosis)
         _collect(findings, answers)
+        findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
 
 
 STAGES = {
@@ -97,6 +113,17 @@ STAGES = {
     "prognosis": prognosis,
     "validate": validate,
 }
+
+
+def _life_tables(centre: Centre, findings: Findings) -> list[LifeTable]:
+    surveyed = [site for site in centre.study.hospitals.train if site in findings.survey]
+    return [LifeTable.from_dict(findings.survey[site]["life_table"]) for site in surveyed]
+
+
+def _by_horizon(scores: dict[str, dict[str, Any]]) -> dict[str, Histogram]:
+    """Add the training patients' predictions by each horizon."""
+    parts = [answer["scores_at"] for answer in scores.values()]
+    return {key: merge_all([Histogram.from_dict(part[key]) for part in parts]) for key in parts[0]}
 
 
 def _collect(findings: Findings, answers: dict[str, dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Survival from short-axis images, measurements and covariates, hard to overfit on 200 patients.
 
 Shapes: B patients, C channels (LGE, ED, ES), Z slices, Y rows, X columns, P tabular fields, K
-intervals.
+intervals, O outputs of the head.
 """
 
 import math
@@ -9,11 +9,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from protocol.errors import ConfigError
+from shared_models.heads import choose_head
 from shared_models.unet import group_norm
 
 __all__ = ["Prognosis", "masked_mean"]
+
+# Heads whose outputs are one hazard an interval, which a single risk can shift alike.
+HAZARDS = ("logistic_hazard", "pc_hazard")
 
 
 def masked_mean(values: Tensor, present: Tensor) -> Tensor:
@@ -56,8 +61,20 @@ class _SliceEncoder(nn.Module):
         return self.body(slices).mean(dim=(-2, -1))
 
 
+class _MissingFields(_DropoutNd):
+    """Which fields of a table are made missing while training.
+
+    Of torch's dropouts, so that whoever looks for a network's random numbers finds these as well.
+    """
+
+    def forward(self, tabular: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return torch.zeros_like(tabular, dtype=torch.bool)
+        return torch.rand_like(tabular) < self.p
+
+
 class Prognosis(nn.Module):
-    """LogisticHazard logits from images and a table, after the fusion of Popescu et al. 2022.
+    """A survival head's outputs from images and a table, after the fusion of Popescu et al. 2022.
 
     The risk of a patient is a linear function of the table plus a small network of the table and
     an image embedding. The small network starts at zero, so training starts from the linear model.
@@ -81,11 +98,17 @@ class Prognosis(nn.Module):
     field_dropout : float
         Chance that a tabular field is made missing while training, so that the network can do
         without any; in [0, 1).
-    proportional : bool
+    proportional : bool, optional
         One risk shifts all intervals alike (the discrete form of proportional hazards); otherwise
-        the small network has a further output for each interval.
+        the small network has a further output for each interval. By default so for heads of
+        hazards. With other heads nothing is shared: the linear model and the small network have
+        one output for each of the head's.
     baseline_hazard : float or sequence of float
-        Hazards of an average patient to start from, in (0, 1), e.g. of the survey.
+        Hazards of an average patient to start from, in (0, 1), where there is no ``start``.
+    head : str
+        A key of ``shared_models.heads.HEADS``; it says how many outputs there are.
+    start : sequence of float, optional
+        O outputs of an average patient to start from, e.g. the head's ``start_outputs``.
 
     Raises
     ------
@@ -103,19 +126,35 @@ class Prognosis(nn.Module):
         hidden: int = 16,
         dropout: float = 0.3,
         field_dropout: float = 0.1,
-        proportional: bool = True,
+        proportional: bool | None = None,
         baseline_hazard: float | Sequence[float] = 0.03,
+        head: str = "logistic_hazard",
+        start: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        hazards = _hazards(baseline_hazard, num_intervals)
+        num_outputs = choose_head(head).num_outputs(num_intervals)
+        if start is None:
+            start = _start(head, _hazards(baseline_hazard, num_intervals))
+        elif len(start) != num_outputs or not all(math.isfinite(value) for value in start):
+            raise ConfigError(
+                f"Prognosis start has {len(start)} values; head '{head}' needs {num_outputs}, each "
+                "finite."
+            )
+        self.shared = head in HAZARDS
+        if proportional and not self.shared:
+            raise ConfigError(
+                f"Prognosis cannot be proportional with head '{head}', whose outputs are no "
+                "hazards; leave proportional out."
+            )
         if not (0 <= dropout < 1 and 0 <= field_dropout < 1):
             raise ConfigError(
                 f"Prognosis dropout {dropout} or field_dropout {field_dropout} is outside [0, 1)."
             )
-        self.field_dropout = field_dropout
-        self.proportional = proportional
-        self.baseline = nn.Parameter(torch.tensor([math.log(h / (1 - h)) for h in hazards]))
-        self.linear = nn.Linear(2 * num_tabular, 1, bias=False)
+        self.drop_fields = _MissingFields(field_dropout)
+        self.proportional = self.shared if proportional is None else proportional
+        self.baseline = nn.Parameter(torch.tensor([float(value) for value in start]))
+        common = 1 if self.shared else num_outputs
+        self.linear = nn.Linear(2 * num_tabular, common, bias=False)
         nn.init.zeros_(self.linear.weight)
         self.encoder: nn.Module | None = None
         width = 2 * num_tabular
@@ -125,7 +164,7 @@ class Prognosis(nn.Module):
             self.absent = nn.Parameter(torch.zeros(embedding))
             self.drop = nn.Dropout(dropout)
             width += embedding
-        outputs = 1 if proportional else 1 + num_intervals
+        outputs = 1 + num_outputs if self.shared and not self.proportional else common
         last = nn.Linear(hidden or width, outputs, bias=False)
         nn.init.zeros_(last.weight)
         steps = [nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(dropout)] if hidden else []
@@ -134,7 +173,7 @@ class Prognosis(nn.Module):
     def forward(
         self, images: Tensor, slice_present: Tensor, tabular: Tensor, missing: Tensor
     ) -> Tensor:
-        """Return logits of the hazards.
+        """Return the head's outputs.
 
         Parameters
         ----------
@@ -150,18 +189,18 @@ class Prognosis(nn.Module):
         Returns
         -------
         Tensor
-            (B, K).
+            (B, O).
         """
-        missing = missing.bool()
-        if self.training and self.field_dropout > 0:
-            missing = missing | (torch.rand_like(tabular) < self.field_dropout)
+        missing = missing.bool() | self.drop_fields(tabular)
         table = torch.cat((tabular.masked_fill(missing, 0), missing.to(tabular.dtype)), dim=1)
         parts = [table]
         if self.encoder is not None:
             parts.append(self.drop(self.embed_images(images, slice_present.bool())))
         fused = self.fusion(torch.cat(parts, dim=1))
-        logits = self.baseline + self.linear(table) + fused[:, :1]
-        return logits if self.proportional else logits + fused[:, 1:]
+        if not self.shared:
+            return self.baseline + self.linear(table) + fused
+        outputs = self.baseline + self.linear(table) + fused[:, :1]
+        return outputs if self.proportional else outputs + fused[:, 1:]
 
     def embed_images(self, images: Tensor, present: Tensor) -> Tensor:
         """Return the embedding of each patient's slices, (B, embedding), each in (-1, 1)."""
@@ -173,6 +212,14 @@ class Prognosis(nn.Module):
         features = self.encoder(slices).unflatten(0, (num_patients, num_slices))
         embedded = self.embed(masked_mean(features, present))
         return torch.where(present.any(dim=1, keepdim=True), embedded, self.absent)
+
+
+def _start(head: str, hazards: Sequence[float]) -> list[float]:
+    """Return the outputs of a patient with these hazards; where they depend on time, of months."""
+    if head == "logistic_hazard":
+        return [math.log(hazard / (1 - hazard)) for hazard in hazards]
+    cuts = [float(index + 1) for index in range(len(hazards))]
+    return list(choose_head(head).start_outputs(hazards, cuts))
 
 
 def _hazards(given: float | Sequence[float], num_intervals: int) -> list[float]:

@@ -149,7 +149,8 @@ def _combined(
                 site: validation
                 for site, validation in results.arms["federated"].sites.items()
                 if site in shown
-            }
+            },
+            "evaluation": results.arms["federated"].evaluation,
         }
         for name, results in by_arm.items()
     }

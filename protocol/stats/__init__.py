@@ -12,6 +12,7 @@ from protocol.stats.kaplan_meier import SurvivalCurve
 from protocol.stats.lifetable import LifeTable, monthly_grid
 from protocol.stats.moments import Moments
 from protocol.stats.overlap import OVERLAP_METRICS, OverlapCell, OverlapSums
+from protocol.stats.score_table import ScoreTable
 from protocol.stats.sums import Sums, merge_all
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "OverlapSums",
     "PairCounts",
     "Quantity",
+    "ScoreTable",
     "Sums",
     "SurvivalCurve",
     "merge_all",

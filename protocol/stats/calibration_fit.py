@@ -1,6 +1,6 @@
 """Calibration curve of all hospitals by Newton's method, one round of sums a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from protocol.stats.calibration_curve import CalibrationCurve
 from protocol.stats.calibration_step import CalibrationStep
 from protocol.stats.sums import FloatArray, require
 
-__all__ = ["MAX_ROUNDS", "CalibrationFit", "fit_calibration"]
+__all__ = ["MAX_ROUNDS", "CalibrationFit", "calibration_rounds", "fit_calibration"]
 
 MAX_ROUNDS = 25
 
@@ -42,27 +42,17 @@ class CalibrationFit:
         return np.sqrt(np.diag(self.covariance))
 
 
-def fit_calibration(
-    ask: Callable[[CalibrationCurve], CalibrationStep], start: CalibrationCurve
-) -> CalibrationFit:
-    """Maximise the weighted likelihood by Newton's method with step halving.
+def calibration_rounds(
+    start: CalibrationCurve,
+) -> Generator[CalibrationCurve, CalibrationStep, CalibrationFit]:
+    """Yield the curve of each round, take the total of the hospitals' steps, return the fit.
 
-    Parameters
-    ----------
-    ask : callable
-        Sends a curve to the hospitals and returns the total of their steps: one round.
-    start : CalibrationCurve
-        `CalibrationCurve.ideal` of the wanted form.
-
-    Raises
-    ------
-    PayloadError
-        If no case or no control was sent, the predictions do not vary, or the maximum is not
-        reached within 25 rounds (cases and controls are separated).
+    As a generator, so that several fits can share their rounds; for one fit see `fit_calibration`,
+    also for what it raises.
     """
     best, step, curve = None, np.zeros(len(start.coefficients)), start
     for rounds in range(1, MAX_ROUNDS + 1):
-        total = ask(curve)
+        total = yield curve
         require(
             min(total.num_cases, total.num_controls) > 0,
             "Calibration needs patients with and without the event by the horizon; "
@@ -83,6 +73,34 @@ def fit_calibration(
         f"The calibration curve did not settle in {MAX_ROUNDS} rounds; the predictions separate "
         "cases from controls, so report the groups of predicted risk instead."
     )
+
+
+def fit_calibration(
+    ask: Callable[[CalibrationCurve], CalibrationStep], start: CalibrationCurve
+) -> CalibrationFit:
+    """Maximise the weighted likelihood by Newton's method with step halving.
+
+    Parameters
+    ----------
+    ask : callable
+        Sends a curve to the hospitals and returns the total of their steps: one round.
+    start : CalibrationCurve
+        `CalibrationCurve.ideal` of the wanted form.
+
+    Raises
+    ------
+    PayloadError
+        If no case or no control was sent, the predictions do not vary, or the maximum is not
+        reached within 25 rounds (cases and controls are separated).
+    """
+    rounds = calibration_rounds(start)
+    curve = next(rounds)
+    while True:
+        try:
+            curve = rounds.send(ask(curve))
+        except StopIteration as done:
+            fitted: CalibrationFit = done.value
+            return fitted
 
 
 def _moved(total: CalibrationStep, step: FloatArray) -> CalibrationCurve:

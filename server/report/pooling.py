@@ -1,15 +1,15 @@
 """The hospitals of one role as one body of patients: sums added in the cohort table's order."""
 
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from protocol.evaluation import Role
 from protocol.stats import QUANTITIES, Sums, merge_all
+from server.evaluation_results import SiteEvaluation
 from server.results import Results, SiteValidation
 
-__all__ = ["ROLES", "arm_label", "main_arm", "pooled", "sites_of"]
+__all__ = ["arm_label", "main_arm", "pooled", "sites_of"]
 
-Role = Literal["train", "external"]
-ROLES: tuple[Role, ...] = ("train", "external")
 S = TypeVar("S", bound=Sums)
 
 
@@ -46,6 +46,27 @@ def pooled(results: Results, arm: str, role: Role) -> SiteValidation:
         regression_pairs=_total(site.regression_pairs for site in sent),
         life_table=_total(site.life_table for site in sent),
         calibration=_total(site.calibration for site in sent),
+        evaluation=_evaluation([site.evaluation for site in sent if site.evaluation is not None]),
+    )
+
+
+def _evaluation(sent: list[SiteEvaluation]) -> SiteEvaluation | None:
+    if not sent:
+        return None
+    auc = sorted({key for site in sent for key in site.auc}, key=float)
+    errors = sorted({key for site in sent for key in site.calibration_errors}, key=float)
+    totals = ((key, _total(site.auc.get(key) for site in sent)) for key in auc)
+    distances = ((key, _total(site.calibration_errors.get(key) for site in sent)) for key in errors)
+    return SiteEvaluation(
+        score_table=_total(site.score_table for site in sent),
+        bands=_total(site.bands for site in sent),
+        moves=_total(site.moves for site in sent),
+        uno=_total(site.uno for site in sent),
+        antolini=_total(site.antolini for site in sent),
+        auc={key: total for key, total in totals if total is not None},
+        brier=_total(site.brier for site in sent),
+        d_calibration=_total(site.d_calibration for site in sent),
+        calibration_errors={key: total for key, total in distances if total is not None},
     )
 
 

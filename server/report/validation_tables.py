@@ -2,9 +2,10 @@
 
 import math
 
+from protocol.evaluation import ROLES
 from protocol.stats import QUANTITIES, OverlapSums, PairCounts
 from server.report.cohort_table import hospital_columns
-from server.report.pooling import ROLES, arm_label, main_arm, pooled
+from server.report.pooling import arm_label, main_arm, pooled
 from server.report.survival_figures import ForestRow
 from server.report.table import Column, Row, Table
 from server.report.text import DASH, interval, mean_sd, number

@@ -10,11 +10,15 @@ import numpy as np
 from markupsafe import Markup
 from scipy.stats import chi2
 
+from protocol.evaluation import ROLES
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
 from server.report.cohort_table import cohort_table, label_of
+from server.report.evaluation import evaluation_table, judgement
+from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
 from server.report.examples import CONTOURS, Example, example_figure
-from server.report.pooling import ROLES, main_arm, pooled
+from server.report.meta_analysis import hospital_forest
+from server.report.pooling import main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
 from server.report.summary import key_figures, summary_sentences
 from server.report.survival_figures import (
@@ -83,6 +87,7 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         contours=CONTOURS,
         **_segmentation(checked),
         **_survival(checked),
+        **_evaluation(checked),
     )
 
 
@@ -120,6 +125,20 @@ def _survival(results: Results) -> dict[str, Any]:
         "kaplan_meier_notes": [_life_table_note(*item) for item in tables],
         "calibration": calibration_figure(scores),
         "calibration_notes": [_calibration_note(title, sums) for title, _, sums in scores],
+    }
+
+
+def _evaluation(results: Results) -> dict[str, Any]:
+    found = [(title, judgement(results, role)) for role, title in zip(ROLES, TITLES, strict=True)]
+    parts = [(title, judged) for title, judged in found if judged is not None]
+    roles = [(title, judged.sites, judged.total.pairs) for title, judged in parts]
+    notes = (decision_note(title, judged) for title, judged in parts)
+    return {
+        "evaluations": [(title, evaluation_table(judged)) for title, judged in parts],
+        "hospital_forest": hospital_forest(roles),
+        "calibration_curves": calibration_curves(parts),
+        "decision_curves": decision_curves(parts),
+        "decision_notes": [note for note in notes if note],
     }
 
 

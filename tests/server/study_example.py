@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from protocol.evaluation import AskedCurve
 from protocol.stats import (
     QUANTITIES,
     AgreementSums,
@@ -11,10 +12,20 @@ from protocol.stats import (
     Moments,
     OverlapSums,
     PairCounts,
+    ScoreTable,
     merge_all,
     monthly_grid,
     risk_group,
 )
+from protocol.stats.brier import BrierSums
+from protocol.stats.calibration_errors import CalibrationErrors
+from protocol.stats.calibration_step import CalibrationStep
+from protocol.stats.censoring import CensoringCurve
+from protocol.stats.d_calibration import DCalibration
+from protocol.stats.decision_curve import band_table
+from protocol.stats.reclassification import move_table
+from protocol.stats.timed_pairs import antolini_pairs, auc_pairs, uno_pairs
+from server.calibration import Answers, calibration_starts, fit_together
 from server.report import Example
 
 HORIZON = 60.0
@@ -76,6 +87,81 @@ def _prognosis(rng: np.random.Generator, patients: dict, risk: np.ndarray, cuts:
     }
 
 
+HORIZONS = (12.0, 24.0, 36.0, 48.0, 60.0)
+THRESHOLDS = (0.3, 0.5, 0.7)
+
+
+def _survival(risk: np.ndarray, months: np.ndarray) -> np.ndarray:
+    # One constant hazard a patient, as the example's outcomes are drawn.
+    return (1 - risk[:, None]) ** (np.asarray(months) / HORIZON)
+
+
+def _evaluation(rng: np.random.Generator, cohorts: dict, risks: dict, edges: tuple) -> dict:
+    """Return the role's part, and each site's, as the two passes would."""
+    tables = {
+        name: ScoreTable.of(c["months"], c["event"], risks[name], edges=edges, grid_months=GRID)
+        for name, c in cohorts.items()
+    }
+    censoring = CensoringCurve.from_table(merge_all(list(tables.values())).life_table())
+
+    def ask(asked: list[AskedCurve]) -> Answers:
+        steps = [
+            [
+                CalibrationStep.of(
+                    c["months"],
+                    c["event"],
+                    risks[name],
+                    curve=each.curve,
+                    horizon_months=HORIZON,
+                    censoring=censoring,
+                ).to_dict()
+                for each in asked
+            ]
+            for name, c in cohorts.items()
+        ]
+        return {"train": steps}
+
+    fits = fit_together(ask, calibration_starts(("train",), (HORIZON,), {"60": (-2.0, -0.5, 1.0)}))
+    best = fits["train", HORIZON, "spline"].asked
+    sites = {}
+    for name, cohort in cohorts.items():
+        outcome, risk = (cohort["months"], cohort["event"]), risks[name]
+        draws = {"replicates": 60, "rng": rng}
+        weighted = {"censoring": censoring, **draws}
+        end = np.minimum(cohort["months"], HORIZON)
+        sites[name] = {
+            "score_table": tables[name].suppressed(5),
+            "bands": band_table(*outcome, risk, thresholds=THRESHOLDS, grid_months=GRID),
+            "moves": move_table(
+                *outcome,
+                np.clip(risk + rng.normal(0, 0.1, len(risk)), 0, 1),
+                risk,
+                cuts=(0.4, 0.6),
+                grid_months=GRID,
+            ),
+            "uno": uno_pairs(*outcome, risk, tau_months=HORIZON, **weighted),
+            "antolini": antolini_pairs(
+                *outcome, _survival(risk, GRID), grid_months=GRID, tau_months=HORIZON, **draws
+            ),
+            "auc": {"60": auc_pairs(*outcome, risk, horizon_months=HORIZON, **weighted)},
+            "brier": BrierSums.of(
+                *outcome, _survival(risk, HORIZONS), horizons_months=HORIZONS, **weighted
+            ).suppressed(5),
+            "d_calibration": DCalibration.of(
+                np.diagonal(_survival(risk, end)), cohort["event"] * (end < HORIZON), num_bins=5
+            ),
+            "calibration_errors": {"60": CalibrationErrors.of(risk, best.curve)},
+        }
+    role = {
+        "horizons_months": (HORIZON,),
+        "thresholds": THRESHOLDS,
+        "grid_months": GRID,
+        "censoring": censoring.survival,
+        "calibration": [fit.result.model_dump() for fit in fits.values()],
+    }
+    return {"sites": sites, "role": role}
+
+
 def example_results(seed: int = 1) -> dict:
     """Return the results of a made-up study with four training hospitals and an external one."""
     rng = np.random.default_rng(seed)
@@ -103,6 +189,7 @@ def example_results(seed: int = 1) -> dict:
             site = _segmentation(rng, len(cohort["months"]), loss + shift)
             site |= _prognosis(rng, cohort, risks[arm][name][held], cuts)
             validated[arm]["sites"][name] = site
+    _evaluate(validated["federated"], cohorts, risks["federated"], total)
     return {
         "study": {
             "name": "five-hospitals",
@@ -119,6 +206,26 @@ def example_results(seed: int = 1) -> dict:
         "arms": validated,
         "oracle": _oracle(rng, cohorts),
     }
+
+
+def _evaluate(arm: dict, cohorts: dict, risks: dict, scores: Histogram) -> None:
+    rng = np.random.default_rng(7)
+    arm["evaluation"] = {}
+    for wanted in ("train", "external"):
+        held = {
+            name: slice(None) if wanted == "external" else slice(0, n // 2)
+            for name, (role, _, n) in HOSPITALS.items()
+            if role == wanted
+        }
+        judged = {
+            name: {key: values[rows] for key, values in cohorts[name].items()}
+            for name, rows in held.items()
+        }
+        predicted = {name: risks[name][rows] for name, rows in held.items()}
+        found = _evaluation(rng, judged, predicted, scores.cuts(40))
+        for name, sums in found["sites"].items():
+            arm["sites"][name]["evaluation"] = sums
+        arm["evaluation"][wanted] = found["role"]
 
 
 def _hospital(rng: np.random.Generator, name: str, cohort: dict) -> dict:

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from protocol.config import Prognosis
-from protocol.errors import QuorumError
+from protocol.errors import ConfigError, QuorumError
 from protocol.stats import Histogram, LifeTable, Moments
-from server.agreement import merge_moments, risk_cuts, scales, time_grid
+from server.agreement import (
+    evaluation_horizons,
+    interval_hazards,
+    merge_moments,
+    risk_cuts,
+    scales,
+    time_grid,
+)
 
 GRID = tuple(6.0 * step for step in range(11))
 
@@ -55,3 +62,23 @@ def test_risk_groups_are_of_equal_size_over_all_hospitals() -> None:
     cuts = risk_cuts(parts, 3)
     counts = np.bincount(np.searchsorted(cuts, scores))
     assert np.abs(counts - 300).max() <= 6
+
+
+def test_hazards_are_those_of_kaplan_meier() -> None:
+    # 10 patients: 1 event by month 6, 3 of 9 by month 12, then 2 of 6 by month 18.
+    months = np.array([5.0, *[11.0] * 3, *[17.0] * 2, *[60.0] * 4])
+    event = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0])
+    parts = [table(months[::2], event[::2]), table(months[1::2], event[1::2])]
+    found = interval_hazards(parts, [6.0, 12.0, 18.0])
+    assert found == pytest.approx([1 / 10, 3 / 9, 2 / 6])
+    # Half of an interval has half its cumulative hazard.
+    assert interval_hazards(parts, [3.0, 12.0])[0] == pytest.approx(1 - 0.9**0.5)
+    assert interval_hazards([table(months, 0 * event)], [12.0, 60.0]) == [0.0, 0.0]
+
+
+def test_horizons_are_those_named_or_the_end_of_the_grid() -> None:
+    cuts = [12.0, 24.0, 36.0]
+    assert evaluation_horizons((), cuts) == [36.0]
+    assert evaluation_horizons((12.0, 36.0), cuts) == [12.0, 36.0]
+    with pytest.raises(ConfigError, match=r"names 60, but .* patients for 36 months only"):
+        evaluation_horizons((12.0, 60.0), cuts)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from protocol.errors import PayloadError
-from protocol.stats import merge_all
+from protocol.stats import ScoreTable, merge_all
+from protocol.stats.table_concordance import harrell_c
 from server.report import Example, render_report, write_report
 from server.report.text import count, interval, mean_sd, number, p_value
 from server.results import Results
+from shared_models.metrics.meta_analysis import random_effects
 
 
 def _example() -> ModuleType:
@@ -175,6 +177,19 @@ def test_segmentation_alone_and_prognosis_alone(values: dict) -> None:
         assert gone not in page
 
 
+def _withheld(sums: dict) -> dict:
+    # Its boxes are coarse already: what a hospital withholds as a whole is the empty table.
+    table = sums["score_table"]
+    blank = {"score_table": ScoreTable.empty(table.edges, table.grid_months)}
+    apart = {"score_table", "auc", "calibration_errors"}
+    blank |= {name: part.suppressed(10**6) for name, part in sums.items() if name not in apart}
+    nested = {name: part for name, part in sums.items() if type(part) is dict}
+    return blank | {
+        name: {key: part.suppressed(10**6) for key, part in parts.items()}
+        for name, parts in nested.items()
+    }
+
+
 def test_hospitals_that_sent_nothing_break_nothing(values: dict) -> None:
     blank: dict = {}
     for name, site in values["arms"]["federated"]["sites"].items():
@@ -184,11 +199,45 @@ def test_hospitals_that_sent_nothing_break_nothing(values: dict) -> None:
             "pairs": site["pairs"].suppressed(10**6),
             "life_table": site["life_table"].suppressed(10**6),
             "calibration": site["calibration"].suppressed(10**6),
+            "evaluation": _withheld(site["evaluation"]),
         }
-    page = render_report(
-        {**values, "arms": {"federated": {"sites": blank}}, "oracle": None, "training": {}}
-    )
+    evaluation = values["arms"]["federated"]["evaluation"]
+    arms = {"federated": {"sites": blank, "evaluation": evaluation}}
+    page = render_report({**values, "arms": arms, "oracle": None, "training": {}})
     assert "nan" not in text_of(page)
+
+
+def test_the_evaluation_is_that_of_the_sums(page: str, values: dict) -> None:
+    arm, text = values["arms"]["federated"], text_of(page)
+    harbour = arm["sites"]["harbour"]["evaluation"]
+    uno = harbour["uno"]
+    low, high = uno.interval()
+    row = (
+        f"Uno's C, within hospitals {uno.value:.3f} {uno.num_pairs:,} pairs {low:.3f} to {high:.3f}"
+    )
+    assert f"{row} {uno.num_patients} {uno.num_events} 60" in text.replace("&#39;", "'")
+    across = harrell_c(harbour["score_table"])
+    assert f"bounds {across.low:.3f} to {across.high:.3f}" in text
+    at = harbour["brier"].horizons_months.index(60.0)
+    assert f"Brier score {harbour['brier'].scores[at]:.3f}" in text
+    slope = next(f for f in arm["evaluation"]["external"]["calibration"] if f["form"] == "linear")
+    assert f"{slope['coefficients'][1]:.2f}" in text
+    names = ("north", "river", "hill", "island")
+    pairs = [arm["sites"][name]["pairs"] for name in names]
+    mean = random_effects(
+        [p.c_index for p in pairs], [p.standard_error**2 for p in pairs], logit=True
+    )
+    assert f"{mean.estimate:.3f} 4 hospitals {mean.low:.3f} to {mean.high:.3f}" in text
+    assert f"{mean.predicted_low:.3f} to {mean.predicted_high:.3f}" in text
+    for figure in ("forest-hospitals", "calibration-curves", "decision-curves"):
+        assert DESCRIPTIONS[figure] in page
+
+
+DESCRIPTIONS = {
+    "forest-hospitals": "C-index of every hospital and of all together",
+    "calibration-curves": "Smooth observed against predicted risk",
+    "decision-curves": "Net benefit of model, treat all and treat none",
+}
 
 
 def test_writes_the_file(values: dict, tmp_path: Path, page: str, study: ModuleType) -> None:

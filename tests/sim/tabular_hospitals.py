@@ -12,7 +12,12 @@ from flwr.app import Message
 
 from client.app import app as client_app
 from protocol.config import Study
+from server.centre import Centre
+from server.findings import Findings, to_results
+from server.hospitals import join
+from server.progress import Progress
 from server.results import Results
+from server.stages import STAGES
 from server.study import run_study
 from sim.engines.contract import SITE_KEY
 from sim.grid import LocalGrid
@@ -67,12 +72,16 @@ def write_hospital(
 
 
 class RecordingGrid(LocalGrid):
-    """Keeps what every hospital sent: (site, topic, text of all records)."""
+    """Keeps what every hospital sent: (site, topic, text of all records).
 
-    def __init__(self, sites: Sequence[Path]) -> None:
+    Weights are not looked into; where none may be sent, ``models`` is False.
+    """
+
+    def __init__(self, sites: Sequence[Path], models: bool = False) -> None:
         super().__init__(client_app, [{SITE_KEY: str(site)} for site in sites])
         self.names = {2 + index: site.name for index, site in enumerate(sites)}
         self.sent: list[tuple[str, str, str]] = []
+        self.models = models
         self.lost: set[tuple[str, int]] = set()
         self.asked: dict[str, int] = {}
 
@@ -83,9 +92,14 @@ class RecordingGrid(LocalGrid):
     def _noted(self, reply: Message) -> Message:
         site = self.names[reply.metadata.src_node_id]
         topic = reply.metadata.message_type
-        text = repr(reply.error) if reply.has_error() else _text(reply)
+        text = repr(reply.error) if reply.has_error() else self._text(reply)
         self.sent.append((site, topic, text))
         return reply
+
+    def _text(self, reply: Message) -> str:
+        kinds = set(reply.content) - ({"arrays"} if self.models else set())
+        assert kinds == {"document"}, "only documents are sent in this study"
+        return str(reply.content["document"]["json"])
 
     def numbers(self, topic: str = "") -> np.ndarray:
         """Return every number any hospital sent in answer to a topic (all, by default)."""
@@ -94,11 +108,6 @@ class RecordingGrid(LocalGrid):
             if topic in kind and text.startswith("{"):
                 found += _numbers(json.loads(text))
         return np.array(found)
-
-
-def _text(reply: Message) -> str:
-    assert set(reply.content) == {"document"}, "only documents are sent in these studies"
-    return str(reply.content["document"]["json"])
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -127,6 +136,15 @@ def regression_study(names: Sequence[str], external: Sequence[str] = (), **chang
             "regression": {**section, **changes.get("regression", {})},
         }
     )
+
+
+def judge(study: Study, grid: LocalGrid, folder: Path) -> Results:
+    """Run a study's stages without drawing its report."""
+    nodes = join(grid, study.hospitals.all, study.rounds.join_s)
+    centre, findings = Centre(grid, nodes, study, folder, Progress(folder)), Findings()
+    for name in study.stages:
+        STAGES[name](centre, findings)
+    return to_results(study, findings)
 
 
 def run(study: Study, grid: LocalGrid, folder: Path) -> Results:
