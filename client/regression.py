@@ -13,6 +13,7 @@ from client.cox import grid_sums, stratified_sums
 from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
 from client.imputation import Gaps, Step, complete, equations
+from client.optimism import concordance, resampled
 from client.prognosis import tabular_values
 from client.survey import has_outcome
 from client.survival_table import SurvivalTable, require_enough
@@ -114,15 +115,16 @@ def answer(hospital: Hospital, question: Question) -> Answer:
     Parameters
     ----------
     question : Question
-        ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"`` or ``"equations"``), ``beta``,
-        ``grid_months`` (empty for the stratified form), ``indicators``, for residuals of a pooled
-        fit ``hazard``, and for multiple imputation ``curve`` and ``impute`` (`client.imputation`).
+        ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"``, ``"equations"`` or
+        ``"concordance"``), ``beta``, ``grid_months`` (empty for the stratified form),
+        ``indicators``, for residuals of a pooled fit ``hazard``, for multiple imputation ``curve``
+        and ``impute`` (`client.imputation`), and ``replicate`` of a bootstrap (`client.optimism`).
 
     Returns
     -------
     Answer
-        ``sums`` (CoxSums or CoxGridSums), ``residuals`` (CoxResiduals) or ``equations``
-        (NormalEquations of an imputation).
+        ``sums`` (CoxSums or CoxGridSums), ``residuals`` (CoxResiduals), ``equations``
+        (NormalEquations of an imputation), or ``drawn`` and ``original`` (PairCounts).
 
     Raises
     ------
@@ -141,6 +143,9 @@ def answer(hospital: Hospital, question: Question) -> Answer:
         raise DataError(f"{hospital.name}: {error.sentence}") from error
     if asked["want"] == "equations":
         return _equations(hospital, question, list(everyone))
+    if asked["want"] == "concordance":
+        return concordance(hospital, question, table)
+    table = resampled(hospital, question, table)
     if asked["want"] == "residuals":
         if pooled:
             hazard = CoxHazard.from_dict(asked["hazard"])

@@ -8,12 +8,13 @@ from typing import Any
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
 from protocol.stats.missingness import Missingness
+from server.design_results import SubgroupRow
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import Results
 from server.rounds import RoundEntry
 
-__all__ = ["Findings", "to_results"]
+__all__ = ["Findings", "config_sha256", "to_results"]
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Findings:
         Entries of the training rounds by stage.
     validation : dict
         Validation document by hospital.
+    subgroups : tuple of SubgroupRow
+        The models by vendor, field strength, sex and age, over hospitals.
     """
 
     survey: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,6 +46,7 @@ class Findings:
     regression: RegressionResults | None = None
     history: dict[str, list[RoundEntry]] = field(default_factory=dict)
     validation: dict[str, dict[str, Any]] = field(default_factory=dict)
+    subgroups: tuple[SubgroupRow, ...] = ()
 
 
 SURVEY_ROW = (
@@ -58,6 +62,11 @@ SURVEY_ROW = (
 )
 
 
+def config_sha256(study: Study) -> str:
+    """Return the SHA-256 by which results name the configuration they belong to."""
+    return hashlib.sha256(study.model_dump_json().encode()).hexdigest()
+
+
 def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> Results:
     """Return the results of one arm of a study."""
     models = {"segment": findings.segmentation, "prognosis": findings.prognosis}
@@ -68,7 +77,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 "name": study.name,
                 "seed": study.seed,
                 "code_version": version("concors"),
-                "config_sha256": hashlib.sha256(study.model_dump_json().encode()).hexdigest(),
+                "config_sha256": config_sha256(study),
                 "models": {
                     stage: fingerprint(arrays) for stage, arrays in models.items() if arrays
                 },
@@ -91,6 +100,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
             "oddities": _oddities(findings),
             "regression": findings.regression,
             "arms": {"federated": {"sites": findings.validation}},
+            "subgroups": findings.subgroups,
         }
     )
 

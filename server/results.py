@@ -27,6 +27,7 @@ from protocol.stats import (
     PairCounts,
     Sums,
 )
+from server.design_results import DesignResults, SubgroupRow
 from server.regression_results import RegressionResults
 
 __all__ = [
@@ -189,6 +190,8 @@ class Results(Frozen):
     regression: RegressionResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
+    subgroups: tuple[SubgroupRow, ...] = ()
+    designs: DesignResults = DesignResults()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

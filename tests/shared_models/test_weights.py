@@ -95,7 +95,9 @@ def test_another_shape_is_refused() -> None:
     model = build("unet", OPTIONS)
     arrays = to_arrays(model)
     _flatten(arrays, "head.logits.weight")
-    with pytest.raises(PayloadError, match=r"is float32 \(1152,\), expected float32 \(16, 8, 3, 3\)"):
+    with pytest.raises(
+        PayloadError, match=r"is float32 \(1152,\), expected float32 \(16, 8, 3, 3\)"
+    ):
         from_arrays(model, arrays)
 
 
