@@ -142,3 +142,12 @@ def evaluate_prognosis(message: Message, context: Context) -> Message:
     from client.prognosis_validation import validate
 
     return _answer(message, context, validate)
+
+
+@app.evaluate("subgroups")
+@guarded
+def evaluate_subgroups(message: Message, context: Context) -> Message:
+    """Pair counts or overlap of one model by vendor, field strength, sex and age band."""
+    from client.subgroups import judge
+
+    return _answer(message, context, judge)

@@ -22,7 +22,7 @@ from protocol.payload import Answer, Question
 from protocol.stats import PairCounts
 from protocol.stats.cox_hazard import CoxHazard
 
-__all__ = ["answer", "survival_table", "validate"]
+__all__ = ["answer", "judged_patients", "survival_table", "validate"]
 
 MISSING = " missing"
 
@@ -66,6 +66,17 @@ def survival_table(
         x[kept].reshape(len(rows), len(names)),
         start_months=[patient.start_months for patient in rows],
     )
+
+
+def judged_patients(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> list[Patient]:
+    """Return the patients that `survival_table` has a row of, in its order."""
+    known, x = _standardised(hospital, question, patients)
+    if question.study.regression.missing != "complete":
+        return known
+    complete = ~np.isnan(x).any(axis=1)
+    return [patient for patient, keep in zip(known, complete, strict=True) if keep]
 
 
 def _standardised(

@@ -12,6 +12,7 @@ from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
 from server.regression import fit_regression
 from server.rounds import Stage, run_rounds
+from server.subgroups import ask_subgroups
 from strategies import build
 
 __all__ = ["STAGES"]
@@ -87,6 +88,8 @@ def validate(centre: Centre, findings: Findings) -> None:
         )
         answers = centre.answers("evaluate.prognosis", sites, findings.agreed, findings.prognosis)
         _collect(findings, answers)
+    if study.validate_.subgroups:
+        findings.subgroups = ask_subgroups(centre, findings)
 
 
 STAGES = {

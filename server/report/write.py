@@ -13,9 +13,11 @@ from scipy.stats import chi2
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
 from server.report.cohort_table import cohort_table, label_of
+from server.report.designs import design_parts
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.pooling import ROLES, main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
+from server.report.subgroup_table import subgroup_figure, subgroup_table
 from server.report.summary import key_figures, summary_sentences
 from server.report.survival_figures import (
     calibration_figure,
@@ -83,6 +85,9 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         contours=CONTOURS,
         **_segmentation(checked),
         **_survival(checked),
+        subgroups=subgroup_table(checked),
+        subgroup_forest=subgroup_figure(checked),
+        **design_parts(checked),
     )
 
 
