@@ -78,7 +78,7 @@ def test_without_a_minimum_the_draw_is_the_plain_one() -> None:
 
 def test_a_hospital_whose_resamples_stay_too_small_says_so() -> None:
     # Twenty different patients of twenty: 20! / 20^20, one draw in 43 million.
-    with pytest.raises(DataError, match="None of 200 resamples held .* minimum of 20"):
+    with pytest.raises(DataError, match=r"None of 200 resamples held .* minimum of 20"):
         draw_counts(np.ones(20, bool), np.random.default_rng(0), min_cell=20)
 
 

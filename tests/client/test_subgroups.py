@@ -91,7 +91,5 @@ def test_sex() -> None:
 
 
 def test_a_patient_without_images_has_no_scanner(make_patient: Callable[..., Patient]) -> None:
-    tabular = replace(
-        make_patient(1, shape=(0, 1, 1)), vendor="other", field_strength_t=math.nan
-    )
+    tabular = replace(make_patient(1, shape=(0, 1, 1)), vendor="other", field_strength_t=math.nan)
     assert group_of(tabular, "vendor") == group_of(tabular, "field_strength_t") == "unknown"

@@ -64,7 +64,7 @@ def test_every_study_of_every_design_has_a_name_of_its_own() -> None:
 
 
 def test_the_bootstrap_is_no_set_of_studies() -> None:
-    with pytest.raises(ConfigError, match="bootstrap is not made of studies .* choose leave-one"):
+    with pytest.raises(ConfigError, match=r"bootstrap is not made of studies .* choose leave-one"):
         derive(study(["a", "b"]), "bootstrap")
 
 
