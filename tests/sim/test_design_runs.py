@@ -7,9 +7,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from protocol.config import Study
+from protocol.errors import ConfigError
 from server.results import Results, load_results
+from sim.cli import app
 
 
 def _load() -> ModuleType:
@@ -159,3 +162,10 @@ def test_no_patient_stands_in_what_the_designs_write(finished: tuple[Results, Pa
     lines = (folder / "progress.jsonl").read_text().splitlines()
     steps = [json.loads(line)["what"] for line in lines]
     assert steps.count("design hospital-matrix") == 3
+
+
+def test_a_design_that_does_not_exist_is_refused_at_the_command() -> None:
+    study_file = Path(__file__).resolve().parents[2] / "configs" / "quick.yaml"
+    done = CliRunner().invoke(app, ["validate", str(study_file), "--design", "jackknife"])
+    assert isinstance(done.exception, ConfigError)
+    assert "validate.designs.0: input should be 'leave-one" in done.exception.sentence
