@@ -160,3 +160,12 @@ def evaluate_calibration(message: Message, context: Context) -> Message:
     from client.evaluation import calibrate
 
     return _answer(message, context, calibrate)
+
+
+@app.evaluate("subgroups")
+@guarded
+def evaluate_subgroups(message: Message, context: Context) -> Message:
+    """Pair counts or overlap of one model by vendor, field strength, sex and age band."""
+    from client.subgroups import judge
+
+    return _answer(message, context, judge)

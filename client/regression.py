@@ -13,6 +13,7 @@ from client.cox import grid_sums, stratified_sums
 from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
 from client.imputation import Gaps, Step, complete, equations
+from client.optimism import concordance, resampled
 from client.prognosis import tabular_values
 from client.survey import has_outcome, validation_patients
 from client.survival_table import SurvivalTable, require_enough
@@ -22,7 +23,7 @@ from protocol.payload import Answer, Question
 from protocol.stats import PairCounts
 from protocol.stats.cox_hazard import CoxHazard
 
-__all__ = ["answer", "baseline_risk", "survival_table", "validate"]
+__all__ = ["answer", "baseline_risk", "judged_patients", "survival_table", "validate"]
 
 MISSING = " missing"
 MAX_SCORE = 500.0  # beyond, the probability is 1 to the last bit
@@ -91,6 +92,17 @@ def _rows(
     return names, rows, x[kept].reshape(len(rows), len(names))
 
 
+def judged_patients(
+    hospital: Hospital, question: Question, patients: list[Patient]
+) -> list[Patient]:
+    """Return the patients that `survival_table` has a row of, in its order."""
+    known, x = _standardised(hospital, question, patients)
+    if question.study.regression.missing != "complete":
+        return known
+    complete = ~np.isnan(x).any(axis=1)
+    return [patient for patient, keep in zip(known, complete, strict=True) if keep]
+
+
 def _standardised(
     hospital: Hospital, question: Question, patients: list[Patient]
 ) -> tuple[list[Patient], np.ndarray]:
@@ -138,15 +150,16 @@ def answer(hospital: Hospital, question: Question) -> Answer:
     Parameters
     ----------
     question : Question
-        ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"`` or ``"equations"``), ``beta``,
-        ``grid_months`` (empty for the stratified form), ``indicators``, for residuals of a pooled
-        fit ``hazard``, and for multiple imputation ``curve`` and ``impute`` (`client.imputation`).
+        ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"``, ``"equations"`` or
+        ``"concordance"``), ``beta``, ``grid_months`` (empty for the stratified form),
+        ``indicators``, for residuals of a pooled fit ``hazard``, for multiple imputation ``curve``
+        and ``impute`` (`client.imputation`), and ``replicate`` of a bootstrap (`client.optimism`).
 
     Returns
     -------
     Answer
-        ``sums`` (CoxSums or CoxGridSums), ``residuals`` (CoxResiduals) or ``equations``
-        (NormalEquations of an imputation).
+        ``sums`` (CoxSums or CoxGridSums), ``residuals`` (CoxResiduals), ``equations``
+        (NormalEquations of an imputation), or ``drawn`` and ``original`` (PairCounts).
 
     Raises
     ------
@@ -165,6 +178,9 @@ def answer(hospital: Hospital, question: Question) -> Answer:
         raise DataError(f"{hospital.name}: {error.sentence}") from error
     if asked["want"] == "equations":
         return _equations(hospital, question, list(everyone))
+    if asked["want"] == "concordance":
+        return concordance(hospital, question, table)
+    table = resampled(hospital, question, table)
     if asked["want"] == "residuals":
         if pooled:
             hazard = CoxHazard.from_dict(asked["hazard"])

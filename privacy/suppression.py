@@ -5,10 +5,10 @@ one withheld cell is found by subtraction, so a second one is withheld with it (
 suppression; Hundepool et al., Statistical Disclosure Control, Wiley 2012, chapter 4.4).
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["suppress_count", "suppress_counts"]
+__all__ = ["suppress_count", "suppress_counts", "withheld_groups"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -65,3 +65,48 @@ def suppress_counts(
         hidden_sum += counts[group]
         told[group] = None
     return told
+
+
+def withheld_groups(counts: Mapping[Key, Sequence[int]], min_cell: int) -> set[Key]:
+    """Return which groups of a partition must not be judged apart, the whole being known.
+
+    A group is told with several counts of its patients (how many, how many with the event), and
+    all of them are known of the whole. Nobody at all is no secret; of a group with anybody in it
+    every count must be at least ``min_cell``, zero included: that none of the seven patients of a
+    vendor had the event is a statement about each of them. What the whole minus the told groups
+    leaves is a group as well, and is held to the same rule.
+
+    Parameters
+    ----------
+    counts : mapping
+        By group the number of patients first, then numbers of some of these patients; the groups
+        share no patient.
+    min_cell : int
+        Smallest count that may be told.
+
+    Returns
+    -------
+    set
+        Small groups and, until those withheld together are at least two with ``min_cell`` in every
+        count, further ones, the smallest first (ties in the order of the table); every group with
+        patients where that cannot be reached.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or above the number of patients, or ``min_cell`` is below 1.
+    """
+    if min_cell < 1 or any(min(row) < 0 or max(row) > row[0] for row in counts.values()):
+        raise ValueError(f"counts {dict(counts)} and min_cell {min_cell} are not possible")
+    some = {group: row for group, row in counts.items() if row[0]}
+    # With a minimum of 1 everything may be told, and a count of 0 is as good as any.
+    if min_cell == 1:
+        return set()
+    withheld = [group for group, row in some.items() if min(row) < min_cell]
+    others = sorted((g for g in some if g not in withheld), key=lambda group: some[group][0])
+    while withheld and others:
+        sums = [sum(column) for column in zip(*(some[g] for g in withheld), strict=True)]
+        if len(withheld) > 1 and min(sums) >= min_cell:
+            break
+        withheld.append(others.pop(0))
+    return set(withheld)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from protocol.errors import ConfigError
 
 __all__ = [
+    "Design",
     "HoldOut",
     "LocalTraining",
     "Network",
@@ -47,6 +48,7 @@ STAGES: tuple[Stage, ...] = (
     "prognosis",
     "validate",
 )
+Design = Literal["leave-one-hospital-out", "hospital-matrix", "bootstrap"]
 # The stages of a study that names none.
 PIPELINE: tuple[Stage, ...] = ("survey", "segment", "measure", "prognosis", "validate")
 
@@ -320,6 +322,14 @@ class Validation(Frozen):
         bounds of the C-index, as far as the hospitals' own minimum leaves bins.
     thresholds : tuple of float
         Risks, in (0, 1), from which a patient would be treated: the points of the decision curve.
+    subgroups : bool
+        Whether the models are also judged by vendor, field strength, sex and age band.
+    designs : tuple of {"leave-one-hospital-out", "hospital-matrix", "bootstrap"}
+        What is run after the study itself: every training hospital left out once; every training
+        hospital alone, judged at each; the Cox regression's optimism by refitting it to resampled
+        patients.
+    optimism_replicates : int
+        Refits of the design ``bootstrap``; 0 gives the apparent index alone.
     """
 
     bootstrap: int = Field(200, ge=0, le=10_000)
@@ -330,6 +340,9 @@ class Validation(Frozen):
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), min_length=1, max_length=20
     )
+    subgroups: bool = True
+    designs: tuple[Design, ...] = ()
+    optimism_replicates: int = Field(100, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -337,6 +350,12 @@ class Validation(Frozen):
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
                 raise ValueError(f"{name} must rise")
+        return self
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.designs)) < len(self.designs):
+            raise ValueError("a design stands twice; name each once")
         return self
 
 
@@ -402,6 +421,27 @@ class Study(Frozen):
                     f"regression.measurements has {min(strange)}, which prognosis.measurements "
                     "has not; list it there too"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _designed(self) -> Self:
+        designs = self.validate_.designs
+        if "bootstrap" in designs and "regression" not in self.stages:
+            raise ValueError(
+                "the design bootstrap refits the Cox regression; add the stage regression"
+            )
+        if "bootstrap" in designs and self.regression.missing == "impute":
+            raise ValueError(
+                "the design bootstrap cannot refit an imputed regression; set regression.missing "
+                "to complete or indicator"
+            )
+        others = [design for design in designs if design != "bootstrap"]
+        if others and not {"segment", "regression", "prognosis"} & set(self.stages):
+            raise ValueError(f"the design {others[0]} has no model to judge; add a stage that fits")
+        if others and (len(self.hospitals.train) < 2 or self.hospitals.internal):
+            raise ValueError(
+                f"the design {others[0]} needs two training hospitals at least, and none internal"
+            )
         return self
 
     @property

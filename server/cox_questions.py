@@ -39,6 +39,8 @@ class CoxQuestions:
         self.grid: CoxGridSums | None = None
         self.rounds = 0
         self.impute: dict[str, Any] | None = None
+        # Of a bootstrap; 0 is the patients as they are.
+        self.replicate = 0
         self.curve = _hazard_curve(centre, findings)
 
     @property
@@ -54,6 +56,7 @@ class CoxQuestions:
             "indicators": list(self.indicators),
             "hazard": None if hazard is None else hazard.to_dict(),
             "impute": self.impute,
+            "replicate": self.replicate,
             "curve": self.curve,
         }
 

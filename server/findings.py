@@ -9,13 +9,14 @@ from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
 from protocol.evaluation import Role
 from protocol.stats.missingness import Missingness
+from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import Results
 from server.rounds import RoundEntry
 
-__all__ = ["Findings", "to_results"]
+__all__ = ["Findings", "config_sha256", "to_results"]
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Findings:
         Validation document by hospital.
     evaluation : dict
         By role, what the hospitals' further metrics have in common.
+    subgroups : tuple of SubgroupRow
+        The models by vendor, field strength, sex and age, over hospitals.
     """
 
     survey: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class Findings:
     history: dict[str, list[RoundEntry]] = field(default_factory=dict)
     validation: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: dict[Role, RoleEvaluation] = field(default_factory=dict)
+    subgroups: tuple[SubgroupRow, ...] = ()
 
 
 SURVEY_ROW = (
@@ -63,6 +67,11 @@ SURVEY_ROW = (
 )
 
 
+def config_sha256(study: Study) -> str:
+    """Return the SHA-256 by which results name the configuration they belong to."""
+    return hashlib.sha256(study.model_dump_json().encode()).hexdigest()
+
+
 def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> Results:
     """Return the results of one arm of a study."""
     models = {"segment": findings.segmentation, "prognosis": findings.prognosis}
@@ -73,7 +82,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 "name": study.name,
                 "seed": study.seed,
                 "code_version": version("concors"),
-                "config_sha256": hashlib.sha256(study.model_dump_json().encode()).hexdigest(),
+                "config_sha256": config_sha256(study),
                 "models": {
                     stage: fingerprint(arrays) for stage, arrays in models.items() if arrays
                 },
@@ -98,6 +107,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
             "arms": {
                 "federated": {"sites": findings.validation, "evaluation": findings.evaluation}
             },
+            "subgroups": findings.subgroups,
         }
     )
 

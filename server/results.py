@@ -17,6 +17,7 @@ from protocol.stats import (
     OverlapSums,
     PairCounts,
 )
+from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
 from server.regression_results import RegressionResults
 from server.sums_fields import ENCODE, Frozen, decoder
@@ -172,6 +173,8 @@ class Results(Frozen):
     regression: RegressionResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
+    subgroups: tuple[SubgroupRow, ...] = ()
+    designs: DesignResults = DesignResults()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

@@ -20,6 +20,7 @@ from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
 from server.regression import fit_regression
 from server.rounds import Stage, run_rounds
+from server.subgroups import ask_subgroups
 from shared_models.heads import choose_head
 from strategies import build
 
@@ -103,6 +104,8 @@ def validate(centre: Centre, findings: Findings) -> None:
         answers = centre.answers("evaluate.prognosis", sites, agreed, findings.prognosis)
         _collect(findings, answers)
         findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
+    if study.validate_.subgroups:
+        findings.subgroups = ask_subgroups(centre, findings)
 
 
 STAGES = {

@@ -7,6 +7,7 @@ from flwr.serverapp import Grid
 
 from protocol.config import Study
 from server.centre import Centre
+from server.design_runs import run_designs
 from server.findings import Findings, to_results
 from server.hospitals import join
 from server.progress import Progress
@@ -18,7 +19,7 @@ __all__ = ["run_study"]
 
 
 def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
-    """Run the stages in order, write ``results.json`` and ``report.html``, return the results.
+    """Run the stages, then the validation designs; write ``results.json`` and ``report.html``.
 
     Training rounds that were finished before an interruption are read from their checkpoints; the
     other stages ask again. Either way the run ends with the same bytes.
@@ -36,10 +37,32 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
         version=version("concors"),
     )
     centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))
-    findings = Findings()
-    for name in study.stages:
-        STAGES[name](centre, findings)
+    findings = _run_stages(centre)
     results = to_results(study, findings)
+    if study.validate_.designs:
+
+        def run(derived: Study, folder: Path) -> Results:
+            return _run_derived(centre, derived, folder)
+
+        designs = run_designs(centre, findings, run)
+        results = results.model_copy(update={"designs": designs})
     save_results(results, run_dir / "results.json")
     write_report(results.model_dump(), run_dir / "report.html")
+    return results
+
+
+def _run_stages(centre: Centre) -> Findings:
+    findings = Findings()
+    for name in centre.study.stages:
+        STAGES[name](centre, findings)
+    return findings
+
+
+def _run_derived(centre: Centre, study: Study, folder: Path) -> Results:
+    """Run a study of a validation design; its figures stand in the report of the study itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = {site: centre.nodes[site] for site in study.hospitals.all}
+    own = Centre(centre.grid, nodes, study, folder, Progress(folder))
+    results = to_results(study, _run_stages(own))
+    save_results(results, folder / "results.json")
     return results

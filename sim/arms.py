@@ -84,6 +84,8 @@ def _arm(
                 "hospitals": hospitals,
                 "segment": _alone(study.segment),
                 "prognosis": _alone(study.prognosis),
+                # Designs and subgroups are of the federated models.
+                "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
             }
         )
     folder.mkdir(parents=True, exist_ok=True)

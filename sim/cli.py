@@ -1,12 +1,13 @@
 """``concors-sim``: phantom hospitals, and a whole consortium in one process."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from protocol.config import Design, Study, parse
 from protocol.errors import ConcorsError
 from sim.config import load_phantom_config
 from sim.hospitals import make_hospitals
@@ -14,6 +15,7 @@ from sim.run import Engine, run
 
 __all__ = ["app", "main"]
 
+DESIGNS: tuple[str, ...] = get_args(Design)
 app = typer.Typer(
     name="concors-sim", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
@@ -73,6 +75,40 @@ def run_command(
     if seed is not None:
         study = study.model_copy(update={"seed": seed})
     folder = out or Path("runs") / f"{study.name}-{study.seed}"
+    report = run(study, simulation, folder, engine=engine, console=console)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+@app.command("validate")
+def validate_command(
+    config: Annotated[Path, typer.Argument(help="Study file with a simulation section.")],
+    design: Annotated[
+        list[str],
+        typer.Option(help=f"One of {', '.join(DESIGNS)}; may be given several times."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/<study>-<seed>.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the study's seed.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="How the study runs: local, ray or deployment.")
+    ] = "local",
+) -> None:
+    """Run the study without comparators, then validation designs; one report has all of it.
+
+    In the folder of a finished run only the designs are left to train.
+    """
+    from sim.simulation import load_simulation
+
+    console = Console()
+    study, simulation = load_simulation(config)
+    values = study.model_dump(mode="json", by_alias=True)
+    values["validate"]["designs"] = design
+    if seed is not None:
+        values["seed"] = seed
+    study = parse(Study, values, config.name)
+    folder = out or Path("runs") / f"{study.name}-{study.seed}"
+    simulation = simulation.model_copy(update={"comparators": ()})
     report = run(study, simulation, folder, engine=engine, console=console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 

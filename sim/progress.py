@@ -20,6 +20,10 @@ LABELS = {
     "evaluate.segment": "validate segmentation",
     "query.scores": "agree risk groups",
     "evaluate.prognosis": "validate prognosis",
+    "evaluate.subgroups": "validate by subgroup",
+    "design leave-one-hospital-out": "hospitals left out",
+    "design hospital-matrix": "hospitals alone",
+    "design bootstrap": "bootstrap of the Cox fit",
 }
 
 

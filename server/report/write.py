@@ -14,12 +14,14 @@ from protocol.evaluation import ROLES
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
 from server.report.cohort_table import cohort_table, label_of
+from server.report.designs import design_parts
 from server.report.evaluation import evaluation_table, judgement
 from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.meta_analysis import hospital_forest
 from server.report.pooling import main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
+from server.report.subgroup_table import subgroup_figure, subgroup_table
 from server.report.summary import key_figures, summary_sentences
 from server.report.survival_figures import (
     calibration_figure,
@@ -88,6 +90,9 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         **_segmentation(checked),
         **_survival(checked),
         **_evaluation(checked),
+        subgroups=subgroup_table(checked),
+        subgroup_forest=subgroup_figure(checked),
+        **design_parts(checked),
     )
 
 

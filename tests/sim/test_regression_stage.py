@@ -107,7 +107,8 @@ def test_no_time_score_or_covariate_of_a_patient_is_sent(
     results = kit.run(study, grid, tmp_path)
     assert results.regression is not None
     kinds = {topic for _, topic, _ in grid.sent}
-    assert kinds == {"query.hello", "query.survey", "query.cox", "evaluate.regression"}
+    judged = {"evaluate.regression", "evaluate.subgroups"}
+    assert kinds == {"query.hello", "query.survey", "query.cox", *judged}
     beta = np.array([row.beta for row in results.regression.rows])
     everyone = {key: np.concatenate([c[key] for c in cohorts.values()]) for key in ("months", "x")}
     score = everyone["x"] @ beta

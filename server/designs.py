@@ -1,0 +1,94 @@
+"""Validation designs: which studies follow from a study, pure and one file.
+
+A design never has code of its own for training or judging: it is a set of ordinary studies over the
+same hospitals in other roles.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from protocol.config import Design, Hospitals, Prognosis, Segmentation, Stage, Strategy, Study
+from protocol.errors import ConfigError
+
+__all__ = ["derive"]
+
+Section = TypeVar("Section", Segmentation, Prognosis)
+MAX_NAME = 64
+TAGS = {"leave-one-hospital-out": "loho", "hospital-matrix": "at"}
+
+
+def derive(study: Study, design: Design) -> dict[str, Study]:
+    """Return the studies a design runs, by training hospital, in the study's order.
+
+    ``leave-one-hospital-out``: the others train and that hospital is external. The study's own
+    external hospitals are not asked again: they judge the model of all, in the study itself.
+    ``hospital-matrix``: that hospital trains alone, and every other, the study's external ones too,
+    is external; it judges its own model on its held-out patients.
+
+    A regression is fitted to training patients, also where the study itself fits everybody, so that
+    the held-out ones can judge it. Each study has a name of its own, so that hospitals keep their
+    intermediate results and their private draws apart.
+
+    Raises
+    ------
+    ConfigError
+        If the design consists of no studies (``bootstrap``), or fewer than two hospitals train.
+    """
+    if design not in ROLES:
+        raise ConfigError(
+            f"The design {design} is not made of studies of other hospitals; choose "
+            f"{' or '.join(ROLES)}."
+        )
+    train = study.hospitals.train
+    if len(train) < 2:
+        raise ConfigError(
+            f"The design {design} needs two training hospitals at least, and {study.name} has "
+            f"{len(train)}; name more, or judge at an external hospital."
+        )
+    return {name: _derived(study, design, name) for name in train}
+
+
+def _left_out(hospitals: Hospitals, name: str) -> Hospitals:
+    return Hospitals(train=tuple(h for h in hospitals.train if h != name), external=(name,))
+
+
+def _alone(hospitals: Hospitals, name: str) -> Hospitals:
+    others = tuple(other for other in hospitals.train if other != name)
+    return Hospitals(train=(name,), external=(*others, *hospitals.external))
+
+
+ROLES: Mapping[str, Callable[[Hospitals, str], Hospitals]] = {
+    "leave-one-hospital-out": _left_out,
+    "hospital-matrix": _alone,
+}
+
+
+def _derived(study: Study, design: Design, name: str) -> Study:
+    hospitals = ROLES[design](study.hospitals, name)
+    stages: tuple[Stage, ...] = study.stages
+    if "validate" not in stages:
+        stages = (*stages, "validate")
+    changes = {
+        "name": _short(f"{study.name}-{TAGS[design]}-{name}"),
+        "hospitals": hospitals,
+        "stages": stages,
+        "regression": study.regression.model_copy(update={"patients": "training"}),
+        "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
+    }
+    if len(hospitals.train) == 1:
+        changes |= {"segment": _plain(study.segment), "prognosis": _plain(study.prognosis)}
+    return study.model_copy(update=changes)
+
+
+def _plain(section: Section) -> Section:
+    # One hospital has nothing to aggregate: a server's momentum would only distort its training.
+    return section.model_copy(update={"strategy": Strategy()})
+
+
+def _short(name: str) -> str:
+    """Return a name that is no longer than a study's may be, and still its own."""
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
