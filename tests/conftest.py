@@ -6,8 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from client.cohort import Patient
+
+# The same examples in every run, and no clock: a busy machine must not fail a law.
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
