@@ -17,8 +17,7 @@ __all__ = ["ResidualUnit", "UNet", "group_norm"]
 
 # Of the gradient, what a negative unit passes on; so that none goes dead.
 SLOPE = 0.1
-# The logits come out of normalised maps through small first weights; without a factor the softmax
-# needs hundreds of steps to leave the background.
+# The first weights of the head are small; a factor takes the softmax sooner out of the background.
 LOGIT_GAIN = 4.0
 
 
@@ -123,7 +122,7 @@ class _Head(nn.Module):
 
     One 3x3 convolution at the resolution of level 0. With ``stem_stride=2`` it gives the four
     sub-pixels of each pixel (Shi et al. 2016, CVPR), so that no map of four times the pixels is
-    normalised or convolved. Nothing is normalised in between: learning took twice the steps.
+    normalised or convolved. Nothing is normalised just before the logits: that slows learning.
     """
 
     def __init__(self, in_channels: int, num_classes: int, stem_stride: int) -> None:
@@ -148,8 +147,8 @@ class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015) with residual units (Kerfoot et al. 2018), GroupNorm.
 
     With the defaults it has the topology, the kernels and the channels of MONAI's
-    ``UNet(2, 1, 4, (16, 32, 64, 128, 256), (2, 2, 2, 2), num_res_units=2)``, up to the head: 19.9
-    GFLOP of convolutions for a training step on 16 images of 128 x 128, where that has 18.6.
+    ``UNet(2, 1, 4, (16, 32, 64, 128, 256), (2, 2, 2, 2), num_res_units=2)``, up to the head: 20.0
+    GFLOP for a training step on 16 images of 128 x 128, where that has 18.6.
 
     Parameters
     ----------

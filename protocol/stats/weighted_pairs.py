@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from protocol.stats.cells import is_small
+from protocol.stats.resamples import percentile_interval, replicate_error
 from protocol.stats.sums import FloatArray, Sums, require
 
 __all__ = ["WeightedPairs"]
@@ -101,16 +102,11 @@ class WeightedPairs(Sums):
     @property
     def standard_error(self) -> float:
         """Standard deviation of the bootstrap replicates; nan below two usable ones."""
-        values = self._replicate_values()
-        return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        return replicate_error(self._replicate_values())
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13)."""
-        values = self._replicate_values()
-        if len(values) < 2:
-            return math.nan, math.nan
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return percentile_interval(self._replicate_values(), level)
 
     def _replicate_values(self) -> FloatArray:
         rows = self.replicates.reshape(-1, 3)

@@ -33,6 +33,7 @@ __all__ = [
     "nll",
     "restricted_mean_months",
     "risk_score",
+    "start_logits",
     "survival_at",
     "survival_curve",
 ]
@@ -159,7 +160,8 @@ def _nll(outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
     return nll(outputs, targets["interval"], targets["event"])
 
 
-def _start(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
+def start_logits(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
+    """Return the logit of each interval's hazard, (K,), from which training starts."""
     usable = checked_hazards(hazards, cuts_months)
     return tuple(math.log(hazard / (1 - hazard)) for hazard in usable)
 
@@ -172,6 +174,6 @@ HEAD = Head(
     survival_at=survival_at,
     median_months=median_months,
     restricted_mean_months=restricted_mean_months,
-    start_outputs=_start,
+    start_outputs=start_logits,
 )
 """One logit of the hazard for each interval."""

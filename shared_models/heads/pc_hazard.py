@@ -9,8 +9,7 @@ References
 Kvamme & Borgan, Lifetime Data Anal 2021;27:710, section 3.2.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -21,9 +20,10 @@ from shared_models.heads.head import Head, at_least_float32
 from shared_models.heads.logistic_hazard import (
     median_months,
     restricted_mean_months,
+    start_logits,
     survival_at,
 )
-from shared_models.heads.outcomes import checked_hazards, checked_outcomes
+from shared_models.heads.outcomes import checked_outcomes
 
 __all__ = ["HEAD", "log_softplus", "nll", "targets"]
 
@@ -96,12 +96,6 @@ def nll(outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
     return (functional.softplus(outputs) * seen - log_softplus(outputs) * event).sum(dim=1)
 
 
-def _start(hazards: Sequence[float], cuts_months: Sequence[float]) -> tuple[float, ...]:
-    # softplus(x) = -ln(1 - h) is solved by the logit of h.
-    usable = checked_hazards(hazards, cuts_months)
-    return tuple(math.log(hazard / (1 - hazard)) for hazard in usable)
-
-
 HEAD = Head(
     name="pc_hazard",
     num_outputs=lambda num_intervals: num_intervals,
@@ -110,6 +104,7 @@ HEAD = Head(
     survival_at=survival_at,
     median_months=median_months,
     restricted_mean_months=restricted_mean_months,
-    start_outputs=_start,
+    # softplus(x) = -ln(1 - h) is solved by the logit of h.
+    start_outputs=start_logits,
 )
 """A constant hazard inside each interval, from exact times."""

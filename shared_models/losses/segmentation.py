@@ -79,7 +79,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
         dL/dz_k = p_k (B_k - sum_j p_j B_j - A_y p_y + c) + [y = k] (A_y p_y - c)
 
     with c the weight of the cross-entropy over the annotated pixels. Three passes over the logits;
-    autograd needs a dozen, a ninth of a training step of the U-Net on a CPU.
+    autograd needs a dozen, which a training step on a CPU feels.
     """
 
     generate_vmap_rule = True

@@ -217,7 +217,9 @@ def test_ici_e50_e90_are_those_of_the_pooled_patients() -> None:
         )
         parts = np.array_split(p, 3)
         total = merge_all([CalibrationErrors.of(part, curve) for part in parts])
-        distance = np.abs(1 - (1 - p) ** 0 * np.exp(-np.exp(curve.coefficients[0]) * (-np.log1p(-p)) ** curve.coefficients[1]) - p)  # fmt: skip  # noqa: E501
+        level, slope = curve.coefficients
+        fitted = 1 - np.exp(-np.exp(level) * (-np.log1p(-p)) ** slope)
+        distance = np.abs(fitted - p)
         assert total.ici == pytest.approx(distance.mean(), abs=1e-9)
         for q in (0.5, 0.9):
             ordered = np.quantile(distance, q, method="inverted_cdf")
@@ -310,7 +312,8 @@ def test_d_calibration_equals_the_loop_over_patients() -> None:
                 mass[k] += (c - k / bins) / c
                 mass[:k] += 1 / (bins * c)
         cut = int(rng.integers(0, number + 1))
-        total = DCalibration.of(chance[:cut], event[:cut], bins) + DCalibration.of(chance[cut:], event[cut:], bins)  # fmt: skip  # noqa: E501
+        first = DCalibration.of(chance[:cut], event[:cut], bins)
+        total = first + DCalibration.of(chance[cut:], event[cut:], bins)
         np.testing.assert_allclose(total.mass, mass, atol=1e-9)
         assert DCalibration.from_dict(json.loads(json.dumps(total.to_dict()))) == total
         assert total + DCalibration.empty(bins) == total

@@ -14,7 +14,7 @@ from sksurv.util import Surv
 from client.cox import SurvivalTable, grid_sums, stratified_sums
 from client.cox_residuals import baseline_hazard, grid_residuals, stratified_residuals
 from protocol.errors import ConfigError, TrainingError
-from protocol.stats import CoxGridSums, CoxResiduals, merge_all
+from protocol.stats import CoxGridSums, CoxResiduals, CoxSums, merge_all
 from strategies.cox import CoxFit, fit, withdraw
 from strategies.cox_inference import (
     coefficients,
@@ -229,7 +229,10 @@ def test_survival_curves_of_one_hospital() -> None:
 def test_what_is_not_known_is_not_made_up() -> None:
     rows = patients(11, ties=True)
     found, sums, parts = fitted(rows)
-    ask = lambda b: merge_all([stratified_sums(t, b, min_cell=1) for t in parts])  # noqa: E731
+
+    def ask(beta: np.ndarray) -> CoxSums:
+        return merge_all([stratified_sums(part, beta, min_cell=1) for part in parts])
+
     left = withdraw(found, ask)
     with pytest.raises(TrainingError, match="sums at beta = 0 are not known"):
         likelihood_ratio_test(left)
