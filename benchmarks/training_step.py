@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from client.training import train
-from protocol.config import LocalTraining
+from protocol.training_config import LocalTraining
 from shared_models.execution import Execution
 from shared_models.inference import predict_labels
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV

@@ -14,8 +14,9 @@ from rich.table import Table
 from client.check import Report, examine
 from client.cohort import load_cohort
 from client.site import load_site
-from protocol.config import Preprocessing, load_study, parse
+from protocol.config import Preprocessing, load_study
 from protocol.errors import ConcorsError
+from protocol.yaml_files import parse
 
 __all__ = ["app", "main"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from client.cohort import Patient
-from protocol.config import Prognosis
+from protocol.survival_config import Prognosis
 from shared_models.labels import LV, MYO
 
 __all__ = ["crop_heart"]

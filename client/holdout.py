@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from client.cohort import Patient
-from protocol.config import HoldOut
 from protocol.seeds import generator
+from protocol.validation_config import HoldOut
 
 __all__ = ["held_out"]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from protocol.config import LocalTraining
+from protocol.training_config import LocalTraining
 
 __all__ = ["round_learning_rate"]
 

@@ -12,8 +12,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from client.dictionary import AS_IS, COVARIATES, covariate
-from protocol.config import SiteName, parse, read_yaml
+from protocol.config import SiteName
 from protocol.errors import ConfigError
+from protocol.yaml_files import parse, read_yaml
 from shared_models.labels import CLASS_NAMES
 
 __all__ = [

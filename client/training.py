@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from client.shards import Shards, num_shards
-from protocol.config import LocalTraining
 from protocol.errors import TrainingError
+from protocol.training_config import LocalTraining
 from shared_models.execution import Execution
 from shared_models.losses.proximal import proximal_term
 

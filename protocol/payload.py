@@ -12,11 +12,12 @@ from typing import Any, Literal, Self
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from protocol.arrays import Arrays
-from protocol.config import Study, parse
+from protocol.config import Study
 from protocol.documents import check_keys, decode, encode
 from protocol.errors import ConfigError, PayloadError
 from protocol.records import from_array_record, to_array_record
 from protocol.refusal import Refusal
+from protocol.yaml_files import parse
 
 __all__ = ["MAX_MODEL_BYTES", "Answer", "Question", "Refusal", "TrainReply", "TrainRequest"]
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protocol.config import Prognosis
 from protocol.errors import ConfigError, QuorumError
 from protocol.stats import Histogram, LifeTable, Moments, merge_all
 from protocol.stats.kaplan_meier import kaplan_meier
+from protocol.survival_config import Prognosis
 
 __all__ = [
     "evaluation_horizons",

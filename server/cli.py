@@ -7,8 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocol.config import Prognosis, Segmentation, Study, load_study
+from protocol.config import Segmentation, Study, load_study
 from protocol.errors import ConcorsError
+from protocol.survival_config import Prognosis
 from server.plan_cli import plan
 
 __all__ = ["app", "main"]

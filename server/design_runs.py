@@ -4,8 +4,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from protocol.config import Design, Study
+from protocol.config import Study
 from protocol.errors import QuorumError, TrainingError
+from protocol.validation_config import Design
 from server.centre import Centre
 from server.design_results import DesignResults, DesignRun
 from server.designs import derive

@@ -8,8 +8,11 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from protocol.config import Design, Hospitals, Prognosis, Segmentation, Stage, Strategy, Study
+from protocol.config import Hospitals, Segmentation, Stage, Study
 from protocol.errors import ConfigError
+from protocol.survival_config import Prognosis
+from protocol.training_config import Strategy
+from protocol.validation_config import Design
 
 __all__ = ["derive"]
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
-from protocol.config import Strategy
 from protocol.stats import Histogram, LifeTable, Moments, merge_all
+from protocol.training_config import Strategy
 from server.agreement import (
     evaluation_horizons,
     interval_hazards,

@@ -11,7 +11,9 @@ from typing import Literal, TypeVar
 
 import yaml
 
-from protocol.config import Hospitals, Prognosis, Segmentation, Strategy, Study
+from protocol.config import Hospitals, Segmentation, Study
+from protocol.survival_config import Prognosis
+from protocol.training_config import Strategy
 from sim.pooled import make_pooled
 
 __all__ = ["Arm", "Comparator", "make_arms"]

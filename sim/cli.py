@@ -7,8 +7,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from protocol.config import Design, Study, parse
+from protocol.config import Study
 from protocol.errors import ConcorsError
+from protocol.validation_config import Design
+from protocol.yaml_files import parse
 from sim.config import load_phantom_config
 from sim.hospitals import make_hospitals
 from sim.run import Engine, run

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from protocol.config import parse, read_yaml
 from protocol.errors import ConfigError
+from protocol.yaml_files import parse, read_yaml
 
 __all__ = [
     "Disease",

@@ -6,8 +6,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from protocol.config import Study, load_study, parse, read_yaml
+from protocol.config import Study, load_study
 from protocol.errors import ConfigError
+from protocol.yaml_files import parse, read_yaml
 from sim.arms import Comparator
 from sim.config import PhantomConfig, SurvivalConfig
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from client.training import Execution, train
 from protocol.arrays import Arrays
-from protocol.config import LocalTraining, Prognosis
 from protocol.seeds import generator
 from protocol.stats import LifeTable
+from protocol.survival_config import Prognosis
+from protocol.training_config import LocalTraining
 from server.agreement import time_grid
 from shared_models.heads.logistic_hazard import interval_targets, risk_score
 from shared_models.networks import build as build_network

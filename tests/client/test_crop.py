@@ -7,7 +7,7 @@ import pytest
 
 from client.cohort import Patient
 from client.crop import crop_heart
-from protocol.config import Prognosis
+from protocol.survival_config import Prognosis
 from shared_models.labels import LV, MYO
 
 SECTION = Prognosis(crop_px=16, max_slices=4)

@@ -7,7 +7,7 @@ import pytest
 
 from client.cohort import Patient
 from client.holdout import held_out
-from protocol.config import HoldOut
+from protocol.validation_config import HoldOut
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from client.schedule import round_learning_rate
-from protocol.config import LocalTraining
+from protocol.training_config import LocalTraining
 
 OPTIONS = LocalTraining(learning_rate=0.01)
 

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from client.training import TrainSummary, learning_rate_at, train
-from protocol.config import LocalTraining
 from protocol.errors import PayloadError, TrainingError
+from protocol.training_config import LocalTraining
 from shared_models.augment import augment_segmentation
 from shared_models.execution import Execution
 from shared_models.networks import build

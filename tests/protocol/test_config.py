@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protocol.config import Hospitals, Study, load_study, parse, read_yaml
+from protocol.config import Hospitals, Study, load_study
 from protocol.errors import ConfigError
+from protocol.yaml_files import parse, read_yaml
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 SMALL = {"name": "s", "seed": 1, "hospitals": {"train": ["a", "b"], "external": ["c"]}}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from protocol.config import Prognosis
 from protocol.errors import ConfigError, QuorumError
 from protocol.stats import Histogram, LifeTable, Moments
+from protocol.survival_config import Prognosis
 from server.agreement import (
     evaluation_horizons,
     interval_hazards,

@@ -2,8 +2,9 @@
 
 import pytest
 
-from protocol.config import Study, parse
+from protocol.config import Study
 from protocol.errors import ConfigError
+from protocol.yaml_files import parse
 from server.designs import derive
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protocol.config import Strategy, Study, load_study
+from protocol.config import Study, load_study
 from protocol.errors import ConfigError
+from protocol.training_config import Strategy
 from sim.arms import make_arms
 from sim.simulation import load_simulation
 

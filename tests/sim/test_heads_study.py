@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from client.shards import num_shards
-from protocol.config import Prognosis, Study
+from protocol.config import Study
 from protocol.errors import ConfigError
+from protocol.survival_config import Prognosis
 from server.initial import prognosis_weights
 from shared_models.execution import Execution
 from shared_models.heads import HEADS
