@@ -233,6 +233,7 @@ def _images(
             preprocessing,
             masks=config.masks,
             mask_root=mask_root,
+            bare=config.images.without_preamble,
             workers=config.workers,
             progress=progress,
         )

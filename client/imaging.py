@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.images import decode
@@ -75,11 +77,11 @@ def _files(root: Path) -> list[str]:
     return found
 
 
-def _headers(paths: Sequence[str]) -> tuple[list[Frame], Counter[str]]:
+def _headers(paths: Sequence[str], bare: bool) -> tuple[list[Frame], Counter[str]]:
     frames: list[Frame] = []
     refused: Counter[str] = Counter()
     for path in paths:
-        header = read_header(Path(path))
+        header = read_header(Path(path), bare=bare)
         if isinstance(header, str):
             refused[header] += 1
         else:
@@ -104,6 +106,7 @@ def read_dicom_site(
     *,
     masks: Masks | None = None,
     mask_root: Path | None = None,
+    bare: bool = False,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -113,6 +116,8 @@ def read_dicom_site(
     ----------
     root, mask_root : Path
         Folders of the images and of the masks.
+    bare : bool
+        Whether files without a DICOM preamble are read.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -136,7 +141,9 @@ def read_dicom_site(
     frames: list[Frame] = []
     with _mapper(workers) as each:
         chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-        for chunk, (found, bad) in zip(chunks, each(_headers, chunks), strict=True):
+        for chunk, (found, bad) in zip(
+            chunks, each(partial(_headers, bare=bare), chunks), strict=True
+        ):
             frames += found
             refused.update({("file", reason): count for reason, count in bad.items()})
             done += len(chunk)
@@ -196,9 +203,10 @@ def _read_patient(job: _Job) -> _Outcome:
         refused[("patient", "no short-axis cine")] += 1
         return _Outcome(None, refused, num_files)
     try:
-        plan = plan_stack(chosen.cine)
-        cine = Stack(decode(plan), plan.affine, plan.spacing_mm)
-        lge = _late_enhancement(chosen, refused)
+        with Decoder() as decoder:
+            plan = plan_stack(chosen.cine)
+            cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
+            lge = _late_enhancement(chosen, decoder, refused)
         labelled, convention = _masks(job, plan, cine, refused)
         prepared = prepare(
             cine,
@@ -215,12 +223,14 @@ def _read_patient(job: _Job) -> _Outcome:
     return _Outcome(imaged, refused, num_files, convention)
 
 
-def _late_enhancement(found: Sorted, refused: Counter[tuple[str, str]]) -> Stack | None:
+def _late_enhancement(
+    found: Sorted, decoder: Decoder, refused: Counter[tuple[str, str]]
+) -> Stack | None:
     if not found.lge:
         return None
     try:
         plan = plan_stack(found.lge)
-        return Stack(decode(plan), plan.affine, plan.spacing_mm)
+        return Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
     except DataError as error:
         refused[("series", f"late enhancement: {error.sentence}")] += 1
         return None

@@ -38,11 +38,21 @@ class _Frozen(BaseModel):
 
 
 class Images(_Frozen):
-    """Where the studies lie. ``group`` picks one diagnosis group of the ACDC archive."""
+    """Where the studies lie.
+
+    Attributes
+    ----------
+    group : str or None
+        One diagnosis group of the ACDC archive.
+    without_preamble : bool
+        Read DICOM files that lack the 128 bytes and the word at their beginning. Off: nearly all of
+        them are something else.
+    """
 
     format: Literal["dicom", "acdc"]
     path: str = Field(min_length=1)
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
+    without_preamble: bool = False
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:

@@ -13,10 +13,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from client.intake.enhanced import ENHANCED_MR, enhanced_frames
 from client.intake.frame import Frame, Pixels, geometry_problem, vendor_of
+from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
+from client.intake.scale import SCALE_TAGS, linear_scale
+from protocol.errors import DataError
 
 __all__ = ["UNREADABLE", "read_header"]
 
@@ -39,9 +43,6 @@ UNREADABLE = (
 )
 
 CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
-# A deflated file of one megabyte can unfold to a gigabyte before the first tag is seen.
-DEFLATED = b"1.2.840.10008.1.2.1.99"
-MAX_FILE_BYTES = 1 << 30
 MAX_FRAME_PIXELS = 2048 * 2048
 MAX_FRAMES = 20_000
 
@@ -82,6 +83,7 @@ KEYWORDS = (
     "TriggerTime",
 )
 TAG = {keyword: Tag(keyword) for keyword in KEYWORDS}
+TAGS = (*TAG.values(), *SCALE_TAGS)
 PIXEL_DATA = 0x7FE00010
 
 
@@ -127,8 +129,15 @@ class _Raw:
         return int.from_bytes(raw.value[:2], "little" if raw.is_little_endian else "big")
 
 
-def read_header(path: Path) -> tuple[Frame, ...] | str:
+def read_header(path: Path, *, bare: bool = False) -> tuple[Frame, ...] | str:
     """Read the frames of one file.
+
+    Parameters
+    ----------
+    path : Path
+        Any file.
+    bare : bool
+        Whether files without preamble and file meta information are read.
 
     Returns
     -------
@@ -136,31 +145,30 @@ def read_header(path: Path) -> tuple[Frame, ...] | str:
         The frames; or why the file cannot be used, in words that name no patient and no file.
     """
     try:
-        if path.is_symlink():
-            return "symbolic link"
-        if path.stat().st_size > MAX_FILE_BYTES:
-            return "larger than 1 GiB"
-        with path.open("rb") as stream:
-            head = stream.read(1024)
-            stream.seek(0)
-            bare = head[:2] == b"\x08\x00"
-            if head[128:132] != b"DICM" and not bare:
-                return "not a DICOM file"
-            if DEFLATED in head:
-                return "deflated transfer syntax, refused because it can unfold without bound"
-            with quietly():
-                dataset = dcmread(
-                    stream,
-                    stop_before_pixels=True,
-                    specific_tags=list(TAG.values()),
-                    force=bare,
-                )
-                return _frames(dataset, stream, path)
+        with open_dicom(path, bare=bare) as (stream, is_bare, is_deflated), quietly():
+            dataset = dcmread(
+                stream, stop_before_pixels=True, specific_tags=list(TAGS), force=is_bare
+            )
+            # A deflated file's pixels lie nowhere in it.
+            syntax = "" if is_deflated else _syntax(dataset)
+            return _frames(dataset, stream, path, syntax)
+    except DataError as error:
+        return error.sentence
     except UNREADABLE:
         return "damaged header"
 
 
-def _frames(dataset: Dataset, stream: BinaryIO, path: Path) -> tuple[Frame, ...] | str:
+def _syntax(dataset: Dataset) -> str:
+    stated = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    if stated is not None:
+        return str(stated)
+    implicit, little = dataset.original_encoding
+    if not little:
+        return str(ExplicitVRBigEndian)
+    return str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
+
+
+def _frames(dataset: Dataset, stream: BinaryIO, path: Path, syntax: str) -> tuple[Frame, ...] | str:
     raw = _Raw(dataset)
     sop_class = raw.word("SOPClassUID")
     if sop_class not in (CLASSIC_MR, ENHANCED_MR):
@@ -173,7 +181,15 @@ def _frames(dataset: Dataset, stream: BinaryIO, path: Path) -> tuple[Frame, ...]
     num_frames = int(raw.number("NumberOfFrames", 1))
     if not (1 <= shape[0] * shape[1] <= MAX_FRAME_PIXELS and 1 <= num_frames <= MAX_FRAMES):
         return "impossible matrix size"
-    template = _template(raw, dataset, stream, path, shape, num_frames)
+    offset = _pixel_offset(stream, syntax)
+    pixels = Pixels(
+        path=str(path),
+        offset=offset,
+        bits=raw.short("BitsAllocated", 16),
+        signed=raw.short("PixelRepresentation") == 1,
+        num_frames=num_frames,
+    )
+    template = _template(raw, dataset, shape, pixels)
     if not (template.patient_id and template.study_uid and template.series_uid):
         return "no patient, study or series number"
     if sop_class == ENHANCED_MR:
@@ -187,16 +203,9 @@ def _frames(dataset: Dataset, stream: BinaryIO, path: Path) -> tuple[Frame, ...]
     return next((reason for frame in frames if (reason := geometry_problem(frame))), frames)
 
 
-def _template(
-    raw: _Raw,
-    dataset: Dataset,
-    stream: BinaryIO,
-    path: Path,
-    shape: tuple[int, int],
-    num_frames: int,
-) -> Frame:
+def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixels) -> Frame:
     """A frame with everything the file states once; enhanced files fill in the rest per frame."""
-    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
+    slope, intercept = linear_scale(dataset, raw.number)
     text = (
         raw.word(keyword)
         for keyword in ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
@@ -222,15 +231,9 @@ def _template(
         temporal_index=raw.number("TemporalPositionIdentifier"),
         rows=shape[0],
         cols=shape[1],
-        slope=raw.number("RescaleSlope", 1.0),
-        intercept=raw.number("RescaleIntercept", 0.0),
-        pixels=Pixels(
-            path=str(path),
-            offset=_pixel_offset(stream, syntax),
-            bits=raw.short("BitsAllocated", 16),
-            signed=raw.short("PixelRepresentation") == 1,
-            num_frames=num_frames,
-        ),
+        slope=slope,
+        intercept=intercept,
+        pixels=pixels,
     )
 
 

@@ -3,44 +3,30 @@
 Axes: T phases, Z slices, Y rows, X columns.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from pydicom import dcmread
-from pydicom.pixels import get_decoder, pixel_array
 from scipy.ndimage import shift as shift_image
 
+from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
-from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from protocol.errors import DataError
 
 __all__ = ["decode"]
 
-# Syntaxes of still images. Anything else, or a decoder that is not installed, is refused before it
-# is opened: a 31 MB run-length file has unfolded to 4 GB.
-DECODABLE = frozenset(
-    {
-        "1.2.840.10008.1.2",
-        "1.2.840.10008.1.2.1",
-        "1.2.840.10008.1.2.2",
-        "1.2.840.10008.1.2.5",
-        "1.2.840.10008.1.2.4.50",
-        "1.2.840.10008.1.2.4.51",
-        "1.2.840.10008.1.2.4.57",
-        "1.2.840.10008.1.2.4.70",
-        "1.2.840.10008.1.2.4.80",
-        "1.2.840.10008.1.2.4.81",
-        "1.2.840.10008.1.2.4.90",
-        "1.2.840.10008.1.2.4.91",
-    }
-)
-MAX_UNFOLDING = 200
 
-
-def decode(plan: StackPlan) -> np.ndarray:
+def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
     """Read a stack in the scanner's physical values.
+
+    Parameters
+    ----------
+    plan : StackPlan
+        Which frame stands where.
+    decoder : Decoder, optional
+        For compressed pixels; shared by stacks that are read one after the other.
 
     Returns
     -------
@@ -52,14 +38,14 @@ def decode(plan: StackPlan) -> np.ndarray:
     DataError
         If pixels are missing, damaged, or compressed in a way that cannot be decoded here.
     """
-    num_phases, num_slices, rows, cols = plan.shape
-    stack = np.empty((num_phases, num_slices, rows, cols), dtype=np.float32)
-    for t, phase in enumerate(plan.frames):
-        for z, frame in enumerate(phase):
-            stack[t, z] = _plane(frame)
-            if frame.slope != 1.0 or frame.intercept != 0.0:
-                stack[t, z] *= frame.slope
-                stack[t, z] += frame.intercept
+    stack = np.empty(plan.shape, dtype=np.float32)
+    with Decoder() if decoder is None else nullcontext(decoder) as use:
+        for t, phase in enumerate(plan.frames):
+            for z, frame in enumerate(phase):
+                stack[t, z] = _plane(frame, use)
+                if frame.slope != 1.0 or frame.intercept != 0.0:
+                    stack[t, z] *= frame.slope
+                    stack[t, z] += frame.intercept
     # Slices that were planned with an in-plane offset are brought onto the affine's grid.
     for z in map(int, np.flatnonzero(np.abs(plan.shift_px).max(axis=1) > 0.5)):
         stack[:, z] = shift_image(stack[:, z], (0.0, *plan.shift_px[z]), order=1, mode="nearest")
@@ -68,9 +54,12 @@ def decode(plan: StackPlan) -> np.ndarray:
     return stack
 
 
-def _plane(frame: Frame) -> np.ndarray:
+def _plane(frame: Frame, decoder: Decoder) -> np.ndarray:
+    if frame.pixels.offset < 0:
+        shape = (frame.rows, frame.cols)
+        return decoder.plane(Path(frame.pixels.path), frame.frame_index, shape)
     try:
-        return _raw_plane(frame) if frame.pixels.offset >= 0 else _coded_plane(frame)
+        return _raw_plane(frame)
     except UNREADABLE as error:
         raise DataError("pixels are damaged or cannot be decoded") from error
 
@@ -84,21 +73,3 @@ def _raw_plane(frame: Frame) -> np.ndarray:
         stream.seek(pixels.offset + frame.frame_index * count * dtype.itemsize)
         data = stream.read(count * dtype.itemsize)
     return np.frombuffer(data, dtype=dtype, count=count).reshape(frame.rows, frame.cols)
-
-
-def _coded_plane(frame: Frame) -> np.ndarray:
-    path = Path(frame.pixels.path)
-    with quietly():
-        return _decoded(frame, path)
-
-
-def _decoded(frame: Frame, path: Path) -> np.ndarray:
-    syntax = dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
-    uncompressed = not syntax.is_compressed
-    if syntax not in DECODABLE or not (uncompressed or get_decoder(syntax).is_available):
-        raise DataError("pixels are compressed in a way this installation cannot decode")
-    unfolded = frame.rows * frame.cols * frame.pixels.bits // 8 * frame.pixels.num_frames
-    if unfolded > MAX_UNFOLDING * path.stat().st_size:
-        raise DataError("compressed pixels unfold to an implausible size")
-    index = frame.frame_index if frame.pixels.num_frames > 1 else 0
-    return np.asarray(pixel_array(path, index=index))
