@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from client.imaging import Imaged
 from client.masks import map_labels
 from client.preprocess import Stack, prepare
 from client.pseudonyms import pseudonym
+from client.reading import Imaged
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 

@@ -20,14 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from client.imaging import Imaged
 from client.intake.frame import VENDORS
 from client.preprocess import Prepared
+from client.quality import Quality
+from client.reading import Imaged
 
 __all__ = ["INTAKE_VERSION", "cache_key", "load_images", "save_images"]
 
 # Raise it whenever the same files would give other arrays.
-INTAKE_VERSION = 1
+INTAKE_VERSION = 2
 KEEP = 4
 RECORD = "record"
 
@@ -40,6 +41,7 @@ class _Patient(BaseModel):
     vendor: str
     field_strength_t: float | None
     spacing_mm: tuple[float, float, float]
+    quality: Quality | None
 
 
 class _Refused(BaseModel):
@@ -94,6 +96,7 @@ def save_images(
                 vendor=p.vendor,
                 field_strength_t=p.field_strength_t if np.isfinite(p.field_strength_t) else None,
                 spacing_mm=p.prepared.spacing_mm,
+                quality=p.quality,
             )
             for p in patients
         ),
@@ -145,4 +148,4 @@ def _imaged(entry: _Patient, file: safe_open, names: set[str]) -> Imaged:
         raise KeyError(entry.key)
     prepared = Prepared(cine, array("labels"), array("lge"), present.astype(bool), entry.spacing_mm)
     field = float("nan") if entry.field_strength_t is None else entry.field_strength_t
-    return Imaged(entry.key, entry.vendor, field, prepared)
+    return Imaged(entry.key, entry.vendor, field, prepared, entry.quality)

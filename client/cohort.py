@@ -15,10 +15,12 @@ import numpy as np
 
 from client.archives import read_acdc_site
 from client.cache import cache_key, load_images, save_images
-from client.imaging import Imaged, read_dicom_site
+from client.imaging import read_dicom_site
 from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
 from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
+from client.quality import Quality
+from client.reading import Imaged
 from client.site import Images, SiteConfig, inside, load_site
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
@@ -63,6 +65,8 @@ class Patient:
         When observation began; 0 without left truncation, else below ``months``.
     aside : bool or None
         Whether the hospital keeps the patient out of every training; ``None``: the study decides.
+    quality : Quality or None
+        Figures of the cine, for the hospital's own eyes; None without a DICOM cine.
     """
 
     key: str
@@ -78,6 +82,7 @@ class Patient:
     covariates: Mapping[str, float]
     start_months: float = 0.0
     aside: bool | None = None
+    quality: Quality | None = None
 
     @property
     def has_images(self) -> bool:
@@ -217,6 +222,7 @@ def _images(
         "preprocessing": preprocessing.model_dump(mode="json"),
         "images": config.images.model_dump(mode="json"),
         "masks": config.masks.model_dump(mode="json") if config.masks else None,
+        "quality": config.quality.model_dump(mode="json"),
         "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
     }
     key = cache_key([path for path in (root, mask_root) if path is not None], settings)
@@ -233,6 +239,7 @@ def _images(
             preprocessing,
             masks=config.masks,
             mask_root=mask_root,
+            limits=config.quality,
             bare=config.images.without_preamble,
             workers=config.workers,
             progress=progress,
@@ -278,6 +285,7 @@ def _patient(imaged: Imaged, outcome: OutcomeRow) -> Patient:
         covariates=dict(outcome.covariates),
         start_months=outcome.start_months,
         aside=outcome.held_out,
+        quality=imaged.quality,
     )
 
 

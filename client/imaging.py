@@ -1,71 +1,34 @@
-"""One site's images, from files to what a network sees, patient by patient.
-
-What comes out of here holds no number, name, date or path of a patient: a keyed hash, arrays on the
-common grid, and the scanner's class.
-"""
+"""One site's images, from a tree of files to its patients, read by one process or several."""
 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.headers import read_header
-from client.intake.images import decode
-from client.intake.nifti import index_nifti, read_nifti
-from client.intake.segmentations import index_segmentations, read_segmentations
-from client.intake.sorting import Sorted, sort_study
-from client.intake.stacks import StackPlan, plan_stack
-from client.masks import Labelled, likely_convention
-from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
+from client.intake.nifti import index_nifti
+from client.intake.segmentations import index_segmentations
+from client.preprocess import Prepared
 from client.pseudonyms import pseudonym
+from client.quality import QualityLimits
+from client.reading import Imaged, Job, Reading, read_patient
 from client.site import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["Imaged", "read_dicom_site"]
+__all__ = ["read_dicom_site"]
 
 Progress = Callable[[int, int], None]
 CHUNK = 200
-
-
-@dataclass(frozen=True)
-class Imaged:
-    """One patient's images on the common grid, and the class of the scanner."""
-
-    key: str
-    vendor: str
-    field_strength_t: float
-    prepared: Prepared
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker needs to read one patient."""
-
-    key: str
-    studies: tuple[tuple[Frame, ...], ...]
-    mask_paths: tuple[Path, ...]
-    masks: Masks | None
-    options: Preprocessing
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """A patient, or why not; ``convention`` is the relabelling under which the mask is right."""
-
-    imaged: Imaged | None
-    refused: Counter[tuple[str, str]]
-    num_files: int
-    convention: dict[int, int] | None = field(default=None)
+LIMITS = QualityLimits()
 
 
 def _files(root: Path) -> list[str]:
@@ -106,6 +69,7 @@ def read_dicom_site(
     *,
     masks: Masks | None = None,
     mask_root: Path | None = None,
+    limits: QualityLimits = LIMITS,
     bare: bool = False,
     workers: int = 1,
     progress: Progress | None = None,
@@ -116,6 +80,8 @@ def read_dicom_site(
     ----------
     root, mask_root : Path
         Folders of the images and of the masks.
+    limits : QualityLimits
+        Beyond which a study or a mask is set aside.
     bare : bool
         Whether files without a DICOM preamble are read.
     progress : callable, optional
@@ -148,9 +114,9 @@ def read_dicom_site(
             refused.update({("file", reason): count for reason, count in bad.items()})
             done += len(chunk)
             tell(done, total)
-        jobs = _jobs(frames, secret, options, masks, mask_root, refused)
+        jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
         outcomes = []
-        for outcome in each(_read_patient, jobs):
+        for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
             done += outcome.num_files
             tell(min(done, total), total)
@@ -162,10 +128,11 @@ def _jobs(
     frames: Iterable[Frame],
     secret: bytes,
     options: Preprocessing,
+    limits: QualityLimits,
     masks: Masks | None,
     mask_root: Path | None,
     refused: Counter[tuple[str, str]],
-) -> list[_Job]:
+) -> list[Job]:
     by_patient: dict[str, dict[str, list[Frame]]] = {}
     for frame in frames:
         by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
@@ -177,85 +144,20 @@ def _jobs(
         refused[("mask", "file is not a mask")] += others
         refused[("mask", "mask of a patient without images")] += orphans
     return [
-        _Job(
+        Job(
             pseudonym(secret, patient),
             tuple(tuple(studies[uid]) for uid in sorted(studies)),
             tuple(mask_paths.get(patient, ())),
             masks,
             options,
+            limits,
         )
         for patient, studies in sorted(by_patient.items())
     ]
 
 
-def _read_patient(job: _Job) -> _Outcome:
-    refused: Counter[tuple[str, str]] = Counter()
-    num_files = len({f.pixels.path for study in job.studies for f in study})
-    chosen: Sorted | None = None
-    for study in job.studies:
-        found = sort_study(study)
-        refused.update({("series", reason): count for reason, count in found.refused.items()})
-        if found.cine and chosen is not None:
-            refused[("series", "another study of the same patient is used")] += 1
-        if found.cine and (chosen is None or len(found.cine) > len(chosen.cine)):
-            chosen = found
-    if chosen is None:
-        refused[("patient", "no short-axis cine")] += 1
-        return _Outcome(None, refused, num_files)
-    try:
-        with Decoder() as decoder:
-            plan = plan_stack(chosen.cine)
-            cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
-            lge = _late_enhancement(chosen, decoder, refused)
-        labelled, convention = _masks(job, plan, cine, refused)
-        prepared = prepare(
-            cine,
-            job.options,
-            labels=None if labelled is None else labelled.labels,
-            phases=None if labelled is None else labelled.phases,
-            lge=lge,
-        )
-    except DataError as error:
-        refused[("patient", error.sentence)] += 1
-        return _Outcome(None, refused, num_files)
-    first = chosen.cine[0]
-    imaged = Imaged(job.key, first.vendor, first.field_strength_t, prepared)
-    return _Outcome(imaged, refused, num_files, convention)
-
-
-def _late_enhancement(
-    found: Sorted, decoder: Decoder, refused: Counter[tuple[str, str]]
-) -> Stack | None:
-    if not found.lge:
-        return None
-    try:
-        plan = plan_stack(found.lge)
-        return Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
-    except DataError as error:
-        refused[("series", f"late enhancement: {error.sentence}")] += 1
-        return None
-
-
-def _masks(
-    job: _Job, plan: StackPlan, cine: Stack, refused: Counter[tuple[str, str]]
-) -> tuple[Labelled | None, dict[int, int] | None]:
-    if job.masks is None or not job.mask_paths:
-        return None, None
-    try:
-        if job.masks.format == "dicom_seg":
-            labelled = read_segmentations(job.mask_paths, plan, job.masks.labels)
-        else:
-            centre = find_lv_centre(cine.pixels, cine.spacing_mm)
-            phase = systole(cine.pixels, centre, cine.spacing_mm)
-            labelled = read_nifti(job.mask_paths, plan, job.masks.labels, phase)
-        return labelled, likely_convention(labelled.labels)
-    except DataError as error:
-        refused[("mask", error.sentence)] += 1
-        return None, None
-
-
 def _collect(
-    outcomes: Sequence[_Outcome], refused: Counter[tuple[str, str]]
+    outcomes: Sequence[Reading], refused: Counter[tuple[str, str]]
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
     for outcome in outcomes:
         refused.update(outcome.refused)
@@ -271,13 +173,13 @@ def _collect(
                 prepared.cine, None, prepared.lge, prepared.lge_present, prepared.spacing_mm
             )
             imaged = outcome.imaged
-            patients.append(Imaged(imaged.key, imaged.vendor, imaged.field_strength_t, bare))
+            patients.append(replace(imaged, prepared=bare))
         else:
             patients.append(outcome.imaged)
     return sorted(patients, key=lambda imaged: imaged.key), +refused
 
 
-def _refuse_wrong_convention(outcomes: Sequence[_Outcome]) -> None:
+def _refuse_wrong_convention(outcomes: Sequence[Reading]) -> None:
     labelled = [
         o for o in outcomes if o.imaged is not None and o.imaged.prepared.labels is not None
     ]

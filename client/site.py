@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from client.dictionary import AS_IS, COVARIATES, covariate
+from client.quality import QualityLimits
 from protocol.config import SiteName
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse, read_yaml
@@ -124,6 +125,8 @@ class SiteConfig(_Frozen):
         and covariates only.
     members : tuple of str
         Instead of data of its own: directories of other sites, whose cohorts are concatenated.
+    quality : QualityLimits
+        Beyond which a study or a mask is set aside.
     min_cell : int
         Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
         a stage trains on is sent as it is.
@@ -141,6 +144,7 @@ class SiteConfig(_Frozen):
     outcomes: Outcomes | None = None
     covariates: dict[str, CovariateColumn] = Field(default_factory=dict)
     masks: Masks | None = None
+    quality: QualityLimits = QualityLimits()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"

@@ -1,0 +1,94 @@
+"""Whether an expert mask can be true: rules of anatomy, and the site's limits on them.
+
+A mask that breaks a rule is set aside with its reason; the study stays. After the rules by which
+Bai et al. 2018 (J Cardiovasc Magn Reson 20:65) screened 5,008 subjects, and what else has been seen
+in public sets: contours saved with another image, slices forgotten, islands left by a brush.
+
+Axes: P phases (ED, ES), Z slices base to apex, Y rows, X columns.
+"""
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.ndimage import label
+
+from shared_models.labels import CLASS_NAMES, LV, MYO, RV
+
+__all__ = ["MaskLimits", "mask_problems"]
+
+MIN_PART_PIXELS = 50
+
+
+class MaskLimits(BaseModel):
+    """The section ``quality.masks`` of ``site.yaml``: where a mask is set aside.
+
+    Attributes
+    ----------
+    min_pixels : int
+        Of each class, at each phase, over the stack.
+    min_lv_slices : int
+        Neighbouring slices with left ventricle at end-diastole.
+    min_largest_part : float
+        Share of the left ventricle of a slice that is one piece, least over slices with 50 pixels
+        or more, in [0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_pixels: int = Field(10, ge=1)
+    min_lv_slices: int = Field(5, ge=1)
+    min_largest_part: float = Field(0.8, ge=0, le=1)
+
+
+def mask_problems(labels: np.ndarray, limits: MaskLimits) -> list[str]:
+    """Return what keeps a mask out, each a few words without a figure of the patient's.
+
+    Parameters
+    ----------
+    labels : ndarray
+        uint8 (2, Z, Y, X), canonical labels.
+    limits : MaskLimits
+        Of the site.
+    """
+    found = [
+        f"fewer than {limits.min_pixels} pixels of {CLASS_NAMES[cls]} at {phase}"
+        for at, phase in enumerate(("end-diastole", "end-systole"))
+        for cls in (LV, MYO, RV)
+        if int((labels[at] == cls).sum()) < limits.min_pixels
+    ]
+    if found:
+        return found
+    with_lv = [(phase == LV).any(axis=(1, 2)) for phase in labels]
+    if any(_holes(slices) for slices in with_lv):
+        found.append("left ventricle missing in a slice between others")
+    if int(with_lv[0].sum()) < limits.min_lv_slices:
+        found.append(f"left ventricle in fewer than {limits.min_lv_slices} slices")
+    middle = np.flatnonzero(with_lv[0])
+    at = labels[0, middle[len(middle) // 2]]
+    if not (at == MYO).any() or not (at == RV).any():
+        found.append("no right ventricle or no myocardium in the middle slice")
+    if int((labels[1] == LV).sum()) >= int((labels[0] == LV).sum()):
+        found.append("left ventricle not smaller at end-systole")
+    if _largest_part(labels) < limits.min_largest_part:
+        found.append("left ventricle in pieces within a slice")
+    return found
+
+
+def _holes(slices: np.ndarray) -> bool:
+    at = np.flatnonzero(slices)
+    return bool(len(at) and len(at) < at[-1] - at[0] + 1)
+
+
+def _largest_part(labels: np.ndarray) -> float:
+    """Return the least share of a slice's cavity that is one piece.
+
+    A plane at the base may cut the right ventricle and the wall twice; the cavity is round.
+    """
+    least = 1.0
+    neighbours = np.ones((3, 3), int)
+    for plane in labels.reshape(-1, *labels.shape[2:]):
+        cavity = plane == LV
+        total = int(cavity.sum())
+        if total >= MIN_PART_PIXELS:
+            parts = label(cavity, neighbours)[0]
+            least = min(least, int(np.bincount(parts.ravel())[1:].max()) / total)
+    return least
