@@ -141,7 +141,8 @@ def test_no_number_name_or_path_is_kept(elm: Path) -> None:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     record = json.loads(header["__metadata__"]["record"])
     assert set(record) == {"intake_version", "patients", "refused"}
-    assert set(record["patients"][0]) == {"key", "vendor", "field_strength_t", "spacing_mm"}
+    kept = {"key", "vendor", "field_strength_t", "spacing_mm", "quality"}
+    assert set(record["patients"][0]) == kept
     text = json.dumps(header) + repr(cohort.refused) + "".join(p.key for p in cohort.patients)
     assert not any(number in text for number in numbers)
     assert str(elm) not in text and "dicom/" not in text
