@@ -1,7 +1,7 @@
 """``concors-client``: what a hospital's research engineer types."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from client.check import Report, examine
-from client.cohort import load_cohort
+from client.check_page import write_page
+from client.cohort import Patient, load_cohort
+from client.quality import QualityLimits
 from client.site import load_site
 from protocol.config import Preprocessing, load_study
-from protocol.errors import ConcorsError
+from protocol.errors import ConcorsError, ConfigError
 from protocol.yaml_files import parse
 
 __all__ = ["app", "main"]
@@ -54,6 +56,9 @@ def check(
     ] = None,
     spacing: Annotated[float | None, typer.Option(help="In-plane pixel spacing, mm.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the crop, pixels.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with images to this file.")
+    ] = None,
 ) -> None:
     """Read the hospital's data as a study would, and say what is usable and what is not.
 
@@ -79,6 +84,8 @@ def check(
 
             cohort = load_cohort(site_dir, preprocessing, tell)
         report = examine(cohort, config)
+        if html is not None:
+            _write_page(html, report, cohort.patients, config.quality)
     for table in _tables(report):
         console.print(table)
     if not report.trains:
@@ -88,6 +95,19 @@ def check(
         )
         raise typer.Exit(1)
     console.print(f"[bold green]{report.site} can train[/]: {', '.join(report.trains)}.")
+
+
+def _write_page(
+    path: Path, report: Report, patients: Sequence[Patient], limits: QualityLimits
+) -> None:
+    try:
+        write_page(path, report, patients, limits)
+    except OSError as error:
+        raise ConfigError(
+            f"the page cannot be written ({error.strerror}); give --html a file in a folder that "
+            "exists and can be written."
+        ) from error
+    console.print(f"page: {path}; it shows patients and is for this hospital only")
 
 
 def _tables(report: Report) -> Iterator[Table]:

@@ -45,3 +45,22 @@ def test_wrong_options_are_one_sentence(
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_a_page_shows_what_was_read(phantom_hospitals: Path, tmp_path: Path) -> None:
+    page = tmp_path / "check.html"
+    site = phantom_hospitals / "elm"
+    outcome = CliRunner().invoke(app, ["check", str(site), "--html", str(page)])
+    assert outcome.exit_code == 0, outcome.output
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_mode & 0o077 == 0
+    # Three patients, two phases each; one dot a patient and figure.
+    assert text.count("data:image/png") == 6 and text.count("<circle") == 21
+    for reason in ("localizer", "long-axis view"):
+        assert reason in text
+    with (site / "outcomes.csv").open() as stream:
+        numbers = [line.split(",")[0] for line in stream][1:]
+    assert numbers and not any(number in text for number in numbers)
+    assert "<script" not in text and "http://" not in text and "https://" not in text
+    outcome = CliRunner().invoke(app, ["check", str(site), "--html", str(tmp_path / "no" / "x")])
+    assert outcome.exit_code == 1 and "the page cannot be written" in outcome.output
