@@ -113,7 +113,7 @@ def _write_page(
 def _tables(report: Report) -> Iterator[Table]:
     yield _pairs(f"{report.site}: patients", _patients(report))
     if report.refused:
-        table = Table("what", "why", "count", title="Not used")
+        table = Table("what", "why", "count", title="Not used, or mended")
         for refusal in report.refused:
             table.add_row(refusal.kind, refusal.reason, str(refusal.count))
         yield table

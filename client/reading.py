@@ -8,13 +8,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from client.intake.decoder import Decoder
 from client.intake.frame import Frame
-from client.intake.images import decode
+from client.intake.images import decode, decode_planes
 from client.intake.nifti import read_nifti
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
-from client.intake.stacks import StackPlan, plan_stack
+from client.intake.stacks import StackLimits, StackPlan, plan_stack
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
 from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
@@ -75,21 +77,24 @@ def read_patient(job: Job) -> Reading:
         return Reading(None, refused, num_files)
     try:
         with Decoder() as decoder:
-            plan = plan_stack(chosen.cine)
+            plan = plan_stack(chosen.cine, job.limits.stack)
             cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
             quality = examine_cine(cine)
             beyond = problems(quality, job.limits)
             if beyond:
                 raise DataError(f"set aside: {' and '.join(beyond)}")
-            lge = _late_enhancement(chosen, decoder, refused)
-        labelled, convention = _masks(job, plan, cine, refused)
-        prepared = prepare(
-            cine,
-            job.options,
-            labels=None if labelled is None else labelled.labels,
-            phases=None if labelled is None else labelled.phases,
-            lge=lge,
-        )
+            refused.update({("stack", note): 1 for note in plan.notes})
+            lge = _late_enhancement(chosen, decoder, job.limits.stack, refused)
+            labelled, convention = _masks(job, plan, cine, refused)
+            prepared = prepare(
+                cine,
+                job.options,
+                labels=None if labelled is None else labelled.labels,
+                phases=None if labelled is None else labelled.phases,
+                diastole=plan.diastole,
+                lge=lge,
+                drawn_on=_drawn_on(labelled, plan, cine, decoder),
+            )
     except DataError as error:
         refused[("patient", error.sentence)] += 1
         return Reading(None, refused, num_files)
@@ -99,16 +104,28 @@ def read_patient(job: Job) -> Reading:
 
 
 def _late_enhancement(
-    found: Sorted, decoder: Decoder, refused: Counter[tuple[str, str]]
+    found: Sorted, decoder: Decoder, limits: StackLimits, refused: Counter[tuple[str, str]]
 ) -> Stack | None:
     if not found.lge:
         return None
     try:
-        plan = plan_stack(found.lge)
+        plan = plan_stack(found.lge, limits)
         return Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
     except DataError as error:
         refused[("series", f"late enhancement: {error.sentence}")] += 1
         return None
+
+
+def _drawn_on(
+    labelled: Labelled | None, plan: StackPlan, cine: Stack, decoder: Decoder
+) -> np.ndarray | None:
+    """Return ED and ES as the expert saw them, (2, Z, Y, X), where the cine shows others."""
+    if labelled is None or not labelled.drawn_on:
+        return None
+    pair = cine.pixels[list(labelled.phases)]
+    for (p, a), frame in labelled.drawn_on.items():
+        pair[p, plan.slices[a]] = decode_planes([frame], [plan.shift_px[a]], decoder)[0]
+    return pair
 
 
 def _masks(
@@ -121,7 +138,7 @@ def _masks(
             labelled = read_segmentations(job.mask_paths, plan, job.masks.labels)
         else:
             centre = find_lv_centre(cine.pixels, cine.spacing_mm)
-            phase = systole(cine.pixels, centre, cine.spacing_mm)
+            phase = systole(cine.pixels, centre, cine.spacing_mm, plan.diastole)
             labelled = read_nifti(job.mask_paths, plan, job.masks.labels, phase)
         convention = likely_convention(labelled.labels)
         # The rules speak of anatomy, so they wait until the labels' names are right.

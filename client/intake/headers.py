@@ -51,12 +51,14 @@ KEYWORDS = (
     "BitsAllocated",
     "BurnedInAnnotation",
     "Columns",
+    "HeartRate",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImageType",
     "InversionTime",
     "MagneticFieldStrength",
     "Manufacturer",
+    "NominalInterval",
     "NumberOfFrames",
     "PatientID",
     "PerFrameFunctionalGroupsSequence",
@@ -234,7 +236,16 @@ def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixel
         slope=slope,
         intercept=intercept,
         pixels=pixels,
+        rr_ms=_rr_ms(raw),
     )
+
+
+def _rr_ms(raw: _Raw) -> float:
+    # Scanners state the interval, its rounded inverse, both, or 0 for either.
+    interval, rate = raw.number("NominalInterval", 0.0), raw.number("HeartRate", 0.0)
+    if interval > 0:
+        return interval
+    return 60_000.0 / rate if rate > 0 else math.nan
 
 
 def _pixel_offset(stream: BinaryIO, syntax: str) -> int:
