@@ -115,7 +115,11 @@ def read_nifti(
         if frame is None and phase is None:
             raise DataError("mask whose name says neither ED nor ES nor a frame")
         is_diastole = phase is not None and phase.lower() == "ed"
-        t = int(frame) - 1 if frame is not None else (plan.diastole if is_diastole else systole_phase)
+        t = (
+            int(frame) - 1
+            if frame is not None
+            else (plan.diastole if is_diastole else systole_phase)
+        )
         by_phase[t] = map_labels(onto_grid(values, affine, plan), convention)
     return pick_phases(by_phase)
 

@@ -144,9 +144,10 @@ def _by_phase(drawn: Drawn, plan: StackPlan) -> Labelled:
         away = cyclic_distance(plan.cycles[a].phases[frames][:, None], centres)
         for j, group in zip(frames, away.argmin(axis=1), strict=True):
             at = (int(group), a)
-            if at not in chosen or away[frames.index(j), group] < away[
-                frames.index(chosen[at]), group
-            ]:
+            if (
+                at not in chosen
+                or away[frames.index(j), group] < away[frames.index(chosen[at]), group]
+            ):
                 chosen[at] = j
     by_group: dict[int, np.ndarray] = {}
     for (group, a), j in chosen.items():
