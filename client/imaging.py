@@ -24,9 +24,10 @@ from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["read_dicom_site"]
+__all__ = ["mapper", "read_dicom_site", "read_headers"]
 
 Progress = Callable[[int, int], None]
+Map = Callable[..., Iterable[Any]]
 CHUNK = 200
 LIMITS = QualityLimits()
 
@@ -53,13 +54,43 @@ def _headers(paths: Sequence[str], bare: bool) -> tuple[list[Frame], Counter[str
 
 
 @contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+def mapper(workers: int) -> Iterator[Map]:
     """Yield ``map``, in this process or over several that start clean (no inherited threads)."""
     if workers == 1:
         yield map
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield pool.map
+
+
+def read_headers(
+    paths: Sequence[str], each: Map, *, bare: bool = False, progress: Progress | None = None
+) -> tuple[list[Frame], Counter[str]]:
+    """Read the headers of many files.
+
+    Parameters
+    ----------
+    each : callable
+        As `mapper` yields it; it is given chunks of paths.
+
+    Returns
+    -------
+    list of Frame
+        In the order of the paths.
+    Counter
+        Reason to how many files were refused.
+    """
+    frames: list[Frame] = []
+    refused: Counter[str] = Counter()
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    done = 0
+    for chunk, (found, bad) in zip(chunks, each(partial(_headers, bare=bare), chunks), strict=True):
+        frames += found
+        refused += bad
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(paths))
+    return frames, refused
 
 
 def read_dicom_site(
@@ -102,18 +133,12 @@ def read_dicom_site(
     """
     tell = progress or (lambda done, total: None)
     paths = _files(root)
-    total, done = 2 * len(paths), 0
+    total = 2 * len(paths)
     refused: Counter[tuple[str, str]] = Counter()
-    frames: list[Frame] = []
-    with _mapper(workers) as each:
-        chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-        for chunk, (found, bad) in zip(
-            chunks, each(partial(_headers, bare=bare), chunks), strict=True
-        ):
-            frames += found
-            refused.update({("file", reason): count for reason, count in bad.items()})
-            done += len(chunk)
-            tell(done, total)
+    with mapper(workers) as each:
+        frames, bad = read_headers(paths, each, bare=bare, progress=lambda n, _: tell(n, total))
+        refused.update({("file", reason): count for reason, count in bad.items()})
+        done = len(paths)
         jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
         outcomes = []
         for outcome in each(read_patient, jobs):
