@@ -27,8 +27,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from monai.data.dataset import PersistentDataset
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from safetensors.numpy import save_file
@@ -149,6 +147,11 @@ def _arrays(patient: Imaged) -> list[np.ndarray]:
 
 def epochs(patients: list[Imaged], folder: Path, turns: int) -> dict[str, float]:
     """Time a second epoch of the cache, of a memory map and of MONAI's persistent data set."""
+    # Here, as a reading process imports this file anew and needs neither.
+    import torch
+    from monai.data.dataset import PersistentDataset
+
+    torch.set_num_threads(1)
     cache, plain = folder / "cache", folder / "bytes"
     save_images(cache, "epoch", patients, Counter())
     np.concatenate([a.ravel() for p in patients for a in _arrays(p)]).tofile(plain)
@@ -184,7 +187,6 @@ def main() -> int:
     parser.add_argument("--studies", type=int, default=20)
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         return measure(make(Path(name) / "sites", asked.studies), Path(name), asked.turns)
 
