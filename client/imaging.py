@@ -24,7 +24,7 @@ from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["mapper", "read_dicom_site", "read_headers"]
+__all__ = ["files_below", "mapper", "patients_of", "read_dicom_site", "read_headers"]
 
 Progress = Callable[[int, int], None]
 Map = Callable[..., Iterable[Any]]
@@ -32,7 +32,7 @@ CHUNK = 200
 LIMITS = QualityLimits()
 
 
-def _files(root: Path) -> list[str]:
+def files_below(root: Path) -> list[str]:
     """All files below a folder in a fixed order; folders that are links are not entered."""
     found: list[str] = []
     for folder, inner, names in os.walk(root, followlinks=False):
@@ -132,14 +132,14 @@ def read_dicom_site(
         If most masks follow another label convention than ``site.yaml`` states.
     """
     tell = progress or (lambda done, total: None)
-    paths = _files(root)
+    paths = files_below(root)
     total = 2 * len(paths)
     refused: Counter[tuple[str, str]] = Counter()
     with mapper(workers) as each:
         frames, bad = read_headers(paths, each, bare=bare, progress=lambda n, _: tell(n, total))
         refused.update({("file", reason): count for reason, count in bad.items()})
         done = len(paths)
-        jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
+        jobs = patients_of(frames, secret, options, limits, masks, mask_root, refused)
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -149,7 +149,7 @@ def read_dicom_site(
     return _collect(outcomes, refused)
 
 
-def _jobs(
+def patients_of(
     frames: Iterable[Frame],
     secret: bytes,
     options: Preprocessing,
@@ -158,6 +158,7 @@ def _jobs(
     mask_root: Path | None,
     refused: Counter[tuple[str, str]],
 ) -> list[Job]:
+    """Gather frames and mask files by patient, in the order of the patients' numbers."""
     by_patient: dict[str, dict[str, list[Frame]]] = {}
     for frame in frames:
         by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
