@@ -9,6 +9,7 @@ each start.
 
 import hashlib
 import json
+import mmap
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +29,10 @@ from client.reading import Imaged
 __all__ = ["INTAKE_VERSION", "cache_key", "load_images", "save_images"]
 
 # Raise it whenever the same files would give other arrays.
-INTAKE_VERSION = 2
+INTAKE_VERSION = 3
 KEEP = 4
 RECORD = "record"
+DTYPES = {"F32": "<f4", "U8": "|u1"}
 
 
 class _Patient(BaseModel):
@@ -120,32 +122,48 @@ def _prune(folder: Path) -> None:
 
 
 def load_images(folder: Path, key: str) -> tuple[list[Imaged], Counter[tuple[str, str]]] | None:
-    """Read a cache file; ``None`` if there is none, or it is damaged (then it is made again)."""
+    """Open a cache file; ``None`` if there is none, or it is damaged (then it is made again).
+
+    The arrays are views of the file, which the system reads when they are looked at and may forget
+    again; who writes into one changes a copy of his own.
+    """
     path = folder / f"{key}.safetensors"
     if not path.is_file():
         return None
     try:
+        # safetensors checks the header: known kinds, no overlap, nothing beyond the end.
         with safe_open(path, framework="numpy") as file:
             record = _Record.model_validate_json(file.metadata()[RECORD])
-            names = set(file.keys())
-            patients = [_imaged(entry, file, names) for entry in record.patients]
+        arrays = _views(path)
+        patients = [_imaged(entry, arrays) for entry in record.patients]
     except (SafetensorError, ValidationError, KeyError, TypeError, OSError, ValueError):
         return None
     refused = Counter({(entry.kind, entry.reason): entry.count for entry in record.refused})
     return patients, refused
 
 
-def _imaged(entry: _Patient, file: safe_open, names: set[str]) -> Imaged:
+def _views(path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file as arrays on the mapped file."""
+    with path.open("rb") as stream:
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    views = {}
+    for name, entry in header.items():
+        low, high = entry["data_offsets"]
+        dtype = np.dtype(DTYPES[entry["dtype"]])
+        count = (high - low) // dtype.itemsize
+        flat = np.frombuffer(content, dtype, count, start + low)
+        views[name] = flat.reshape(entry["shape"])
+    return views
+
+
+def _imaged(entry: _Patient, arrays: Mapping[str, np.ndarray]) -> Imaged:
     if entry.vendor not in VENDORS:
         raise ValueError("unknown vendor in the cache")
-
-    def array(part: str) -> np.ndarray | None:
-        name = f"{entry.key}/{part}"
-        return file.get_tensor(name) if name in names else None
-
-    cine, present = array("cine"), array("lge_present")
-    if cine is None or present is None:
-        raise KeyError(entry.key)
-    prepared = Prepared(cine, array("labels"), array("lge"), present.astype(bool), entry.spacing_mm)
+    cine, present = arrays[f"{entry.key}/cine"], arrays[f"{entry.key}/lge_present"]
+    labels, lge = (arrays.get(f"{entry.key}/{part}") for part in ("labels", "lge"))
+    prepared = Prepared(cine, labels, lge, present.astype(bool), entry.spacing_mm)
     field = float("nan") if entry.field_strength_t is None else entry.field_strength_t
     return Imaged(entry.key, entry.vendor, field, prepared, entry.quality)

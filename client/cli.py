@@ -97,6 +97,38 @@ def check(
     console.print(f"[bold green]{report.site} can train[/]: {', '.join(report.trains)}.")
 
 
+@app.command("export-masks")
+def export_masks_command(
+    site_dir: Annotated[Path, typer.Argument(help="Directory with site.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the DICOM SEG files.")],
+    study: Annotated[
+        Path | None, typer.Option(help="Study file whose preprocessing and network to use.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the study's segmentation network.")
+    ] = None,
+) -> None:
+    """Write the masks as a study sees them, back on the patients' images, as DICOM SEG.
+
+    The expert's masks; with --weights (and --study) those a network draws.
+    """
+    # Here, as torch and highdicom take seconds to load.
+    from client.segment_export import export_masks
+    from client.segment_network import load_segment
+
+    with _sentences():
+        settings = load_study(study) if study else None
+        if weights is not None and settings is None:
+            raise ConfigError("--weights needs --study, which says which network they belong to.")
+        segment = None
+        if weights is not None and settings is not None:
+            segment = load_segment(weights, settings.segment, load_site(site_dir))
+        preprocessing = settings.preprocessing if settings else Preprocessing()
+        done = export_masks(site_dir, preprocessing, out, segment)
+    console.print(f"{done.files} files of {done.patients} patients in {out}")
+    console.print("they name the patients as the images do and are for this hospital only")
+
+
 def _write_page(
     path: Path, report: Report, patients: Sequence[Patient], limits: QualityLimits
 ) -> None:
@@ -113,7 +145,7 @@ def _write_page(
 def _tables(report: Report) -> Iterator[Table]:
     yield _pairs(f"{report.site}: patients", _patients(report))
     if report.refused:
-        table = Table("what", "why", "count", title="Not used")
+        table = Table("what", "why", "count", title="Not used, or mended")
         for refusal in report.refused:
             table.add_row(refusal.kind, refusal.reason, str(refusal.count))
         yield table

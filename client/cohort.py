@@ -91,7 +91,10 @@ class Patient:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What was not used, why, and how often. ``kind``: file, series, mask, patient, outcome."""
+    """What was not used, why, and how often.
+
+    ``kind`` is file, series, mask, patient or outcome; or stack, for what was amiss and mended.
+    """
 
     kind: str
     reason: str

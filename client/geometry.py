@@ -10,6 +10,7 @@ __all__ = [
     "resample_plane",
     "resample_rows_columns",
     "turn_upright",
+    "undo_turn",
 ]
 
 # From the right ventricle to the left one inside the short-axis plane, measured on four patients of
@@ -76,6 +77,13 @@ def apply_turn(stack: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
     return stack[..., :: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
+def undo_turn(stack: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    """Turn the last two axes (Y, X) back: ``undo_turn(apply_turn(s, t), t)`` is ``s``."""
+    swap, flip_rows, flip_columns = turn
+    stack = stack[..., :: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return np.swapaxes(stack, -1, -2) if swap else stack
+
+
 def _taps(count: int, positions: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Interpolation taps: source indices (num_taps, n) and weights float32 of the same shape.
 
@@ -102,28 +110,33 @@ def resample_rows_columns(
     stack: np.ndarray,
     centre_px: tuple[float, float],
     step_px: tuple[float, float],
-    size: int,
+    size: int | tuple[int, int],
 ) -> np.ndarray:
-    """Cut a square of ``size`` pixels around a centre, at ``step_px`` source pixels a pixel.
+    """Cut ``size`` pixels around a centre, at ``step_px`` source pixels a pixel.
+
+    With a step of 1 and a grid of whole source pixels, values are copied as they are.
 
     Parameters
     ----------
     stack : ndarray, shape (..., Y, X)
     centre_px, step_px : tuple of float
         (row, column) in source pixels.
+    size : int or tuple of int
+        Side of a square, or (rows, columns).
 
     Returns
     -------
     ndarray
-        float32 (..., size, size); 0 outside the source.
+        float32 (..., rows, columns); 0 outside the source.
     """
     rows, cols = stack.shape[-2:]
-    row_taps, row_weights = _taps(rows, _grid(centre_px[0], step_px[0], size), step_px[0])
-    col_taps, col_weights = _taps(cols, _grid(centre_px[1], step_px[1], size), step_px[1])
-    short = np.zeros((*stack.shape[:-2], size, cols), dtype=np.float32)
+    height, width = (size, size) if isinstance(size, int) else size
+    row_taps, row_weights = _taps(rows, _grid(centre_px[0], step_px[0], height), step_px[0])
+    col_taps, col_weights = _taps(cols, _grid(centre_px[1], step_px[1], width), step_px[1])
+    short = np.zeros((*stack.shape[:-2], height, cols), dtype=np.float32)
     for tap, weight in zip(row_taps, row_weights, strict=True):
         short += stack[..., tap, :] * weight[:, None]
-    out = np.zeros((*stack.shape[:-2], size, size), dtype=np.float32)
+    out = np.zeros((*stack.shape[:-2], height, width), dtype=np.float32)
     for tap, weight in zip(col_taps, col_weights, strict=True):
         out += short[..., tap] * weight
     return out
@@ -134,7 +147,7 @@ def resample_labels(
     num_classes: int,
     centre_px: tuple[float, float],
     step_px: tuple[float, float],
-    size: int,
+    size: int | tuple[int, int],
 ) -> np.ndarray:
     """Resample a label stack (..., Y, X) by the largest resampled membership; uint8."""
     members = np.stack(

@@ -24,14 +24,15 @@ from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["read_dicom_site"]
+__all__ = ["files_below", "mapper", "patients_of", "read_dicom_site", "read_headers"]
 
 Progress = Callable[[int, int], None]
+Map = Callable[..., Iterable[Any]]
 CHUNK = 200
 LIMITS = QualityLimits()
 
 
-def _files(root: Path) -> list[str]:
+def files_below(root: Path) -> list[str]:
     """All files below a folder in a fixed order; folders that are links are not entered."""
     found: list[str] = []
     for folder, inner, names in os.walk(root, followlinks=False):
@@ -53,13 +54,43 @@ def _headers(paths: Sequence[str], bare: bool) -> tuple[list[Frame], Counter[str
 
 
 @contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+def mapper(workers: int) -> Iterator[Map]:
     """Yield ``map``, in this process or over several that start clean (no inherited threads)."""
     if workers == 1:
         yield map
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield pool.map
+
+
+def read_headers(
+    paths: Sequence[str], each: Map, *, bare: bool = False, progress: Progress | None = None
+) -> tuple[list[Frame], Counter[str]]:
+    """Read the headers of many files.
+
+    Parameters
+    ----------
+    each : callable
+        As `mapper` yields it; it is given chunks of paths.
+
+    Returns
+    -------
+    list of Frame
+        In the order of the paths.
+    Counter
+        Reason to how many files were refused.
+    """
+    frames: list[Frame] = []
+    refused: Counter[str] = Counter()
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    done = 0
+    for chunk, (found, bad) in zip(chunks, each(partial(_headers, bare=bare), chunks), strict=True):
+        frames += found
+        refused += bad
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(paths))
+    return frames, refused
 
 
 def read_dicom_site(
@@ -101,20 +132,14 @@ def read_dicom_site(
         If most masks follow another label convention than ``site.yaml`` states.
     """
     tell = progress or (lambda done, total: None)
-    paths = _files(root)
-    total, done = 2 * len(paths), 0
+    paths = files_below(root)
+    total = 2 * len(paths)
     refused: Counter[tuple[str, str]] = Counter()
-    frames: list[Frame] = []
-    with _mapper(workers) as each:
-        chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-        for chunk, (found, bad) in zip(
-            chunks, each(partial(_headers, bare=bare), chunks), strict=True
-        ):
-            frames += found
-            refused.update({("file", reason): count for reason, count in bad.items()})
-            done += len(chunk)
-            tell(done, total)
-        jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
+    with mapper(workers) as each:
+        frames, bad = read_headers(paths, each, bare=bare, progress=lambda n, _: tell(n, total))
+        refused.update({("file", reason): count for reason, count in bad.items()})
+        done = len(paths)
+        jobs = patients_of(frames, secret, options, limits, masks, mask_root, refused)
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -124,7 +149,7 @@ def read_dicom_site(
     return _collect(outcomes, refused)
 
 
-def _jobs(
+def patients_of(
     frames: Iterable[Frame],
     secret: bytes,
     options: Preprocessing,
@@ -133,6 +158,7 @@ def _jobs(
     mask_root: Path | None,
     refused: Counter[tuple[str, str]],
 ) -> list[Job]:
+    """Gather frames and mask files by patient, in the order of the patients' numbers."""
     by_patient: dict[str, dict[str, list[Frame]]] = {}
     for frame in frames:
         by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)

@@ -8,11 +8,12 @@ Axes: P phases (ED, ES), Z slices base to apex, Y rows, X columns.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 
 import numpy as np
 
+from client.intake.frame import Frame
 from protocol.errors import DataError
 from shared_models.labels import BACKGROUND, CLASS_NAMES, LV, MYO, RV
 
@@ -23,10 +24,22 @@ MIN_ENCLOSURE = 0.6
 
 @dataclass(frozen=True)
 class Labelled:
-    """Canonical labels uint8 (2, Z, Y, X) and the cine phases (ED, ES) they were drawn on."""
+    """Expert labels of ED and ES.
+
+    Attributes
+    ----------
+    labels : ndarray
+        uint8 (2, Z, Y, X), canonical.
+    phases : tuple of int
+        The cine's phases (ED, ES) that they were drawn on.
+    drawn_on : mapping of (int, int) to Frame
+        By (0 ED or 1 ES, acquired slice): frames that the expert drew on where the cine shows
+        another, or a mixture of two, at that phase.
+    """
 
     labels: np.ndarray
     phases: tuple[int, int]
+    drawn_on: Mapping[tuple[int, int], Frame] = field(default_factory=dict)
 
 
 def map_labels(values: np.ndarray, convention: Mapping[int, str]) -> np.ndarray:
@@ -68,7 +81,10 @@ def pick_phases(by_phase: Mapping[int, np.ndarray]) -> Labelled:
     DataError
         If fewer than two phases carry labels, or their cavities are of one size.
     """
-    volumes = {t: int((labels == LV).sum()) for t, labels in by_phase.items() if labels.any()}
+    slices = {t: int(labels.any(axis=(1, 2)).sum()) for t, labels in by_phase.items()}
+    # A phase of which an expert drew a slice or two is no volume, and would be the smallest.
+    enough = max(1, max(slices.values(), default=0) / 3)
+    volumes = {t: int((by_phase[t] == LV).sum()) for t, drawn in slices.items() if drawn >= enough}
     if len(volumes) < 2:
         raise DataError("mask at fewer than two cardiac phases")
     diastole = max(volumes, key=lambda t: (volumes[t], -t))

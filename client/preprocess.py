@@ -18,17 +18,30 @@ from client.geometry import (
     resample_plane,
     resample_rows_columns,
     turn_upright,
+    undo_turn,
 )
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import NUM_CLASSES
 
-__all__ = ["Prepared", "Stack", "find_lv_centre", "normalise", "prepare", "systole"]
+__all__ = [
+    "Placement",
+    "Prepared",
+    "Stack",
+    "find_lv_centre",
+    "labels_back",
+    "normalise",
+    "place",
+    "prepare",
+    "systole",
+]
 
 PRIOR_MM = 45.0
 SMOOTHING_MM = 5.0
 CLIP_PERCENTILE = 95
 SYSTOLE_RADIUS_MM = 45.0
+# Pixels of one size as far as the crop's edge can tell, in pixels: then nothing is resampled.
+SAME_STEP_PX = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,35 @@ class Prepared:
     lge: np.ndarray | None
     lge_present: np.ndarray
     spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a stack got onto the common grid, so that labels can go back.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (rows, columns) of the stack as acquired.
+    turn : tuple of bool
+        As of `client.geometry.turn_upright`.
+    centre_px, step_px : tuple of float
+        (row, column) of the turned stack: middle of the crop, and its pixel in source pixels.
+    size : int
+        Side of the crop, pixels.
+    phases : tuple of int
+        Phases of the cine taken for (ED, ES).
+    affine : ndarray, shape (4, 4)
+        Of the crop: (column, row, slice, 1) to LPS mm.
+    """
+
+    shape: tuple[int, int]
+    turn: tuple[bool, bool, bool]
+    centre_px: tuple[float, float]
+    step_px: tuple[float, float]
+    size: int
+    phases: tuple[int, int]
+    affine: np.ndarray
 
 
 def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
@@ -104,16 +146,23 @@ def find_lv_centre(cine: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
 
 
 def systole(
-    cine: np.ndarray, centre_px: tuple[float, float], spacing_mm: tuple[float, float, float]
+    cine: np.ndarray,
+    centre_px: tuple[float, float],
+    spacing_mm: tuple[float, float, float],
+    diastole: int = 0,
 ) -> int:
-    """Return the phase that differs most from phase 0 around the centre (mean absolute)."""
+    """Propose end-systole: the phase that differs most from ``diastole`` around the centre.
+
+    Where the cavity is smallest most pixels have changed from blood to muscle (mean absolute
+    difference within 45 mm).
+    """
     reach = [max(2, round(SYSTOLE_RADIUS_MM / step)) for step in spacing_mm[1:]]
     box = tuple(
         slice(max(0, round(c) - r), round(c) + r + 1) for c, r in zip(centre_px, reach, strict=True)
     )
     num_slices = cine.shape[1]
     region = cine[:, num_slices // 5 : num_slices - num_slices // 5, *box]
-    return int(np.abs(region - region[0]).mean(axis=(1, 2, 3)).argmax())
+    return int(np.abs(region - region[diastole]).mean(axis=(1, 2, 3)).argmax())
 
 
 def normalise(stack: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
@@ -134,13 +183,59 @@ def normalise(stack: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray
     return np.clip((stack - low) / (high - low), 0.0, 1.0).astype(np.float32)
 
 
+def place(
+    cine: Stack,
+    options: Preprocessing,
+    *,
+    phases: tuple[int, int] | None = None,
+    diastole: int = 0,
+) -> Placement:
+    """Find where a cine's crop lies, and its ED and ES, from the images alone.
+
+    ED is ``diastole``, the phase nearest to the R wave; ES the phase that differs most from it. An
+    expert's ``phases`` win.
+
+    Raises
+    ------
+    DataError
+        If the cine does not move.
+    """
+    shape = (cine.pixels.shape[2], cine.pixels.shape[3])
+    affine, turn = turn_upright(cine.affine, shape)
+    pixels = apply_turn(cine.pixels, turn)
+    dz, dy, dx = cine.spacing_mm
+    if turn[0]:
+        dy, dx = dx, dy
+    centre = find_lv_centre(pixels, (dz, dy, dx))
+    if phases is None:
+        phases = (diastole, systole(pixels, centre, (dz, dy, dx), diastole))
+    size = options.crop_px
+    aligned = [
+        _aligned(c, options.spacing_mm / s, size) for c, s in zip(centre, (dy, dx), strict=True)
+    ]
+    centre, step = (aligned[0][0], aligned[1][0]), (aligned[0][1], aligned[1][1])
+    return Placement(
+        shape, turn, centre, step, size, phases, crop_affine(affine, centre, step, size)
+    )
+
+
+def _aligned(centre: float, step: float, size: int) -> tuple[float, float]:
+    """Return centre and step of one axis; on whole pixels where the pixels are of one size."""
+    if abs(step - 1.0) * size / 2 > SAME_STEP_PX:
+        return centre, step
+    middle = (size - 1) / 2
+    return round(centre - middle) + middle, 1.0
+
+
 def prepare(
     cine: Stack,
     options: Preprocessing,
     *,
     labels: np.ndarray | None = None,
     phases: tuple[int, int] | None = None,
+    diastole: int = 0,
     lge: Stack | None = None,
+    drawn_on: np.ndarray | None = None,
 ) -> Prepared:
     """Bring one patient to the common grid.
 
@@ -152,35 +247,61 @@ def prepare(
         uint8 (2, Z, Y, X) on the cine's grid, canonical labels, ED then ES.
     phases : tuple of int, optional
         Phase indices of ED and ES; needed with ``labels``, else found from the images.
+    diastole : int
+        The phase nearest to the R wave.
     lge : Stack, optional
         One phase; sampled on the cine's grid through patient coordinates.
+    drawn_on : ndarray, optional
+        (2, Z, Y, X): ED and ES as the expert saw them, where that is not the cine's phases.
 
     Raises
     ------
     DataError
         If the cine does not move or is flat.
     """
-    affine, turn = turn_upright(cine.affine, (cine.pixels.shape[2], cine.pixels.shape[3]))
-    pixels = apply_turn(cine.pixels, turn)
-    dz, dy, dx = cine.spacing_mm
-    if turn[0]:
-        dy, dx = dx, dy
-    centre = find_lv_centre(pixels, (dz, dy, dx))
-    if phases is None:
-        phases = (0, systole(pixels, centre, (dz, dy, dx)))
-    step = (options.spacing_mm / dy, options.spacing_mm / dx)
-    size = options.crop_px
-    crop = resample_rows_columns(pixels[list(phases)], centre, step, size)
+    at = place(cine, options, phases=phases, diastole=diastole)
+    pair = cine.pixels[list(at.phases)] if drawn_on is None else drawn_on
+    window = (at.centre_px, at.step_px, at.size)
+    crop = resample_rows_columns(apply_turn(pair, at.turn), *window)
     crop_labels = None
     if labels is not None:
-        crop_labels = resample_labels(apply_turn(labels, turn), NUM_CLASSES, centre, step, size)
-    spacing = (dz, options.spacing_mm, options.spacing_mm)
+        crop_labels = resample_labels(apply_turn(labels, at.turn), NUM_CLASSES, *window)
+    dz = cine.spacing_mm[0]
     present = np.zeros(crop.shape[1], dtype=bool)
     lge_crop = None
     if lge is not None:
-        lge_crop, present = _on_cine_grid(lge, crop_affine(affine, centre, step, size), dz, crop)
+        lge_crop, present = _on_cine_grid(lge, at.affine, dz, crop)
         lge_crop = normalise(lge_crop, options.percentiles) if present.any() else None
+    spacing = (dz, options.spacing_mm, options.spacing_mm)
     return Prepared(normalise(crop, options.percentiles), crop_labels, lge_crop, present, spacing)
+
+
+def labels_back(labels: np.ndarray, at: Placement) -> np.ndarray:
+    """Bring labels of the crop back to the stack as acquired.
+
+    The way of `prepare` in reverse: linear interpolation of each class's membership, the largest
+    wins; then the inverse turn. Where `prepare` copied pixels, they are copied back. Outside the
+    crop is background.
+
+    Parameters
+    ----------
+    labels : ndarray
+        uint8 (..., size, size), canonical.
+
+    Returns
+    -------
+    ndarray
+        uint8 (..., Y, X).
+    """
+    turned = at.shape[::-1] if at.turn[0] else at.shape
+    middle = (at.size - 1) / 2
+    centre = tuple(
+        ((n - 1) / 2 - c) / s + middle
+        for n, c, s in zip(turned, at.centre_px, at.step_px, strict=True)
+    )
+    step = (1.0 / at.step_px[0], 1.0 / at.step_px[1])
+    back = resample_labels(labels, NUM_CLASSES, (centre[0], centre[1]), step, turned)
+    return undo_turn(back, at.turn)
 
 
 def _on_cine_grid(

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
+from client.intake.stacks import StackLimits
 from client.mask_quality import MaskLimits
 from client.preprocess import Stack, find_lv_centre
 
@@ -42,6 +43,13 @@ class QualityLimits(BaseModel):
         In-plane jump of one slice against its neighbours.
     max_mistriggered : float
         Share of moving slices whose contraction differs from that of the others, in [0, 1].
+    max_missing_slices : int
+        Gaps between slices that are filled from their neighbours, in slices.
+    max_missing_phases : float
+        Share of the usual number of cardiac phases that a slice may lack, in [0, 1).
+    max_unevenness : float
+        By how much the distance of two slices may differ from a multiple of the usual one, as a
+        share of it, in [0, .5).
     masks : MaskLimits
         Limits on expert masks.
     """
@@ -56,7 +64,15 @@ class QualityLimits(BaseModel):
     min_contrast_to_noise: float = Field(2.0, ge=0)
     max_misalignment_mm: float = Field(12.0, ge=0)
     max_mistriggered: float = Field(0.5, ge=0, le=1)
+    max_missing_slices: int = Field(0, ge=0)
+    max_missing_phases: float = Field(0.5, ge=0, lt=1)
+    max_unevenness: float = Field(0.2, ge=0, lt=0.5)
     masks: MaskLimits = MaskLimits()
+
+    @property
+    def stack(self) -> StackLimits:
+        """The limits on how incomplete a stack may be."""
+        return StackLimits(self.max_missing_slices, self.max_missing_phases, self.max_unevenness)
 
 
 @dataclass(frozen=True)

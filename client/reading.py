@@ -8,13 +8,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from client.intake.decoder import Decoder
 from client.intake.frame import Frame
-from client.intake.images import decode
+from client.intake.images import decode, decode_planes
 from client.intake.nifti import read_nifti
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
-from client.intake.stacks import StackPlan, plan_stack
+from client.intake.stacks import StackLimits, StackPlan, plan_stack
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
 from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
@@ -23,7 +25,7 @@ from client.site import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 
-__all__ = ["Imaged", "Job", "Reading", "read_patient"]
+__all__ = ["Imaged", "Job", "Reading", "Study", "read_patient", "read_study"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,76 @@ class Reading:
     convention: dict[int, int] | None = field(default=None)
 
 
+@dataclass(frozen=True)
+class Study:
+    """One patient's images and masks as acquired, before they go to the common grid.
+
+    Attributes
+    ----------
+    drawn_on : ndarray or None
+        (2, Z, Y, X): ED and ES as the expert saw them, where the cine shows others.
+    """
+
+    plan: StackPlan
+    cine: Stack
+    lge: Stack | None
+    quality: Quality
+    labelled: Labelled | None
+    convention: dict[int, int] | None
+    drawn_on: np.ndarray | None
+
+    @property
+    def phases(self) -> tuple[int, int] | None:
+        """The expert's (ED, ES)."""
+        return None if self.labelled is None else self.labelled.phases
+
+
 def read_patient(job: Job) -> Reading:
     refused: Counter[tuple[str, str]] = Counter()
     num_files = len({f.pixels.path for study in job.studies for f in study})
+    try:
+        study = read_study(job, refused)
+        prepared = prepare(
+            study.cine,
+            job.options,
+            labels=None if study.labelled is None else study.labelled.labels,
+            phases=study.phases,
+            diastole=study.plan.diastole,
+            lge=study.lge,
+            drawn_on=study.drawn_on,
+        )
+    except DataError as error:
+        refused[("patient", error.sentence)] += 1
+        return Reading(None, refused, num_files)
+    first = study.plan.frames[0][0]
+    imaged = Imaged(job.key, first.vendor, first.field_strength_t, prepared, study.quality)
+    return Reading(imaged, refused, num_files, study.convention)
+
+
+def read_study(job: Job, refused: Counter[tuple[str, str]]) -> Study:
+    """Read the fullest study of a patient; count in ``refused`` what is left out or mended.
+
+    Raises
+    ------
+    DataError
+        Why there is none, or why it is set aside.
+    """
+    chosen = _fullest(job, refused)
+    with Decoder() as decoder:
+        plan = plan_stack(chosen.cine, job.limits.stack)
+        cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
+        quality = examine_cine(cine)
+        beyond = problems(quality, job.limits)
+        if beyond:
+            raise DataError(f"set aside: {' and '.join(beyond)}")
+        refused.update({("stack", note): 1 for note in plan.notes})
+        lge = _late_enhancement(chosen, decoder, job.limits.stack, refused)
+        labelled, convention = _masks(job, plan, cine, refused)
+        drawn_on = _drawn_on(labelled, plan, cine, decoder)
+    return Study(plan, cine, lge, quality, labelled, convention, drawn_on)
+
+
+def _fullest(job: Job, refused: Counter[tuple[str, str]]) -> Sorted:
     chosen: Sorted | None = None
     for study in job.studies:
         found = sort_study(study)
@@ -71,44 +140,33 @@ def read_patient(job: Job) -> Reading:
         if found.cine and (chosen is None or len(found.cine) > len(chosen.cine)):
             chosen = found
     if chosen is None:
-        refused[("patient", "no short-axis cine")] += 1
-        return Reading(None, refused, num_files)
-    try:
-        with Decoder() as decoder:
-            plan = plan_stack(chosen.cine)
-            cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
-            quality = examine_cine(cine)
-            beyond = problems(quality, job.limits)
-            if beyond:
-                raise DataError(f"set aside: {' and '.join(beyond)}")
-            lge = _late_enhancement(chosen, decoder, refused)
-        labelled, convention = _masks(job, plan, cine, refused)
-        prepared = prepare(
-            cine,
-            job.options,
-            labels=None if labelled is None else labelled.labels,
-            phases=None if labelled is None else labelled.phases,
-            lge=lge,
-        )
-    except DataError as error:
-        refused[("patient", error.sentence)] += 1
-        return Reading(None, refused, num_files)
-    first = chosen.cine[0]
-    imaged = Imaged(job.key, first.vendor, first.field_strength_t, prepared, quality)
-    return Reading(imaged, refused, num_files, convention)
+        raise DataError("no short-axis cine")
+    return chosen
 
 
 def _late_enhancement(
-    found: Sorted, decoder: Decoder, refused: Counter[tuple[str, str]]
+    found: Sorted, decoder: Decoder, limits: StackLimits, refused: Counter[tuple[str, str]]
 ) -> Stack | None:
     if not found.lge:
         return None
     try:
-        plan = plan_stack(found.lge)
+        plan = plan_stack(found.lge, limits)
         return Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
     except DataError as error:
         refused[("series", f"late enhancement: {error.sentence}")] += 1
         return None
+
+
+def _drawn_on(
+    labelled: Labelled | None, plan: StackPlan, cine: Stack, decoder: Decoder
+) -> np.ndarray | None:
+    """Return ED and ES as the expert saw them, (2, Z, Y, X), where the cine shows others."""
+    if labelled is None or not labelled.drawn_on:
+        return None
+    pair = cine.pixels[list(labelled.phases)]
+    for (p, a), frame in labelled.drawn_on.items():
+        pair[p, plan.slices[a]] = decode_planes([frame], [plan.shift_px[a]], decoder)[0]
+    return pair
 
 
 def _masks(
@@ -121,7 +179,7 @@ def _masks(
             labelled = read_segmentations(job.mask_paths, plan, job.masks.labels)
         else:
             centre = find_lv_centre(cine.pixels, cine.spacing_mm)
-            phase = systole(cine.pixels, centre, cine.spacing_mm)
+            phase = systole(cine.pixels, centre, cine.spacing_mm, plan.diastole)
             labelled = read_nifti(job.mask_paths, plan, job.masks.labels, phase)
         convention = likely_convention(labelled.labels)
         # The rules speak of anatomy, so they wait until the labels' names are right.

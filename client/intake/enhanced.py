@@ -87,6 +87,9 @@ def _frame(groups: _Groups, template: Frame, index: int, contrast: str) -> Frame
         trigger_ms=groups.number(
             "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", math.nan
         ),
+        rr_ms=groups.number(
+            "CardiacSynchronizationSequence", "RRIntervalTimeNominal", template.rr_ms
+        ),
         temporal_index=groups.number("FrameContentSequence", "TemporalPositionIndex", math.nan),
         slope=groups.number("PixelValueTransformationSequence", "RescaleSlope", 1.0),
         intercept=groups.number("PixelValueTransformationSequence", "RescaleIntercept", 0.0),

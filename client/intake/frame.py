@@ -45,6 +45,8 @@ class Frame:
         The scanner's own number of the phase; NaN where absent. Canon writes 1 everywhere.
     text : str
         Series description, protocol and sequence name, lower case; for sorting, never stored.
+    rr_ms : float
+        Length of a heart beat while the frame was acquired, as stated; NaN where it is not.
     """
 
     patient_id: str
@@ -70,6 +72,7 @@ class Frame:
     slope: float
     intercept: float
     pixels: Pixels
+    rr_ms: float = math.nan
 
     @property
     def along_row(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from client.intake.elements import walk
 from client.intake.enhanced import ENHANCED_MR, enhanced_frames
 from client.intake.frame import Frame, Pixels, geometry_problem, vendor_of
 from client.intake.opening import open_dicom
@@ -51,12 +52,14 @@ KEYWORDS = (
     "BitsAllocated",
     "BurnedInAnnotation",
     "Columns",
+    "HeartRate",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImageType",
     "InversionTime",
     "MagneticFieldStrength",
     "Manufacturer",
+    "NominalInterval",
     "NumberOfFrames",
     "PatientID",
     "PerFrameFunctionalGroupsSequence",
@@ -84,6 +87,7 @@ KEYWORDS = (
 )
 TAG = {keyword: Tag(keyword) for keyword in KEYWORDS}
 TAGS = (*TAG.values(), *SCALE_TAGS)
+WANTED = frozenset(int(tag) for tag in TAGS)
 PIXEL_DATA = 0x7FE00010
 
 
@@ -146,12 +150,16 @@ def read_header(path: Path, *, bare: bool = False) -> tuple[Frame, ...] | str:
     """
     try:
         with open_dicom(path, bare=bare) as (stream, is_bare, is_deflated), quietly():
-            dataset = dcmread(
-                stream, stop_before_pixels=True, specific_tags=list(TAGS), force=is_bare
-            )
-            # A deflated file's pixels lie nowhere in it.
-            syntax = "" if is_deflated else _syntax(dataset)
-            return _frames(dataset, stream, path, syntax)
+            found = None if is_bare or is_deflated else walk(stream, WANTED)
+            if found is None:
+                dataset = dcmread(
+                    stream, stop_before_pixels=True, specific_tags=list(TAGS), force=is_bare
+                )
+                # A deflated file's pixels lie nowhere in it.
+                offset = -1 if is_deflated else _pixel_offset(stream, _syntax(dataset))
+            else:
+                dataset, offset = found
+            return _frames(dataset, offset, path)
     except DataError as error:
         return error.sentence
     except UNREADABLE:
@@ -168,7 +176,7 @@ def _syntax(dataset: Dataset) -> str:
     return str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
 
 
-def _frames(dataset: Dataset, stream: BinaryIO, path: Path, syntax: str) -> tuple[Frame, ...] | str:
+def _frames(dataset: Dataset, offset: int, path: Path) -> tuple[Frame, ...] | str:
     raw = _Raw(dataset)
     sop_class = raw.word("SOPClassUID")
     if sop_class not in (CLASSIC_MR, ENHANCED_MR):
@@ -181,7 +189,6 @@ def _frames(dataset: Dataset, stream: BinaryIO, path: Path, syntax: str) -> tupl
     num_frames = int(raw.number("NumberOfFrames", 1))
     if not (1 <= shape[0] * shape[1] <= MAX_FRAME_PIXELS and 1 <= num_frames <= MAX_FRAMES):
         return "impossible matrix size"
-    offset = _pixel_offset(stream, syntax)
     pixels = Pixels(
         path=str(path),
         offset=offset,
@@ -234,7 +241,16 @@ def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixel
         slope=slope,
         intercept=intercept,
         pixels=pixels,
+        rr_ms=_rr_ms(raw),
     )
+
+
+def _rr_ms(raw: _Raw) -> float:
+    # Scanners state the interval, its rounded inverse, both, or 0 for either.
+    interval, rate = raw.number("NominalInterval", 0.0), raw.number("HeartRate", 0.0)
+    if interval > 0:
+        return interval
+    return 60_000.0 / rate if rate > 0 else math.nan
 
 
 def _pixel_offset(stream: BinaryIO, syntax: str) -> int:

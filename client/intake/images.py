@@ -3,11 +3,11 @@
 Axes: T phases, Z slices, Y rows, X columns.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import shift as shift_image
 
 from client.intake.decoder import Decoder
 from client.intake.frame import Frame
@@ -15,7 +15,9 @@ from client.intake.headers import UNREADABLE
 from client.intake.stacks import StackPlan
 from protocol.errors import DataError
 
-__all__ = ["decode"]
+__all__ = ["decode", "decode_planes", "moved"]
+
+DTYPES = {(8, False): "u1", (8, True): "i1", (16, False): "<u2", (16, True): "<i2"}
 
 
 def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
@@ -31,7 +33,8 @@ def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
     Returns
     -------
     ndarray
-        float32 (T, Z, Y, X): stored value x RescaleSlope + RescaleIntercept.
+        float32 (T, Z, Y, X): stored value x RescaleSlope + RescaleIntercept. Slices at other
+        phases are interpolated to the common ones, missing slices from their neighbours.
 
     Raises
     ------
@@ -40,36 +43,89 @@ def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
     """
     stack = np.empty(plan.shape, dtype=np.float32)
     with Decoder() if decoder is None else nullcontext(decoder) as use:
-        for t, phase in enumerate(plan.frames):
-            for z, frame in enumerate(phase):
-                stack[t, z] = _plane(frame, use)
-                if frame.slope != 1.0 or frame.intercept != 0.0:
-                    stack[t, z] *= frame.slope
-                    stack[t, z] += frame.intercept
-    # Slices that were planned with an in-plane offset are brought onto the affine's grid.
-    for z in map(int, np.flatnonzero(np.abs(plan.shift_px).max(axis=1) > 0.5)):
-        stack[:, z] = shift_image(stack[:, z], (0.0, *plan.shift_px[z]), order=1, mode="nearest")
-    if not np.isfinite(stack).all():
-        raise DataError("pixel values are not finite numbers")
+        for a, z in enumerate(plan.slices):
+            _read_slice(plan, a, stack[:, z], use)
+    for a, z in enumerate(plan.slices):
+        if plan.shift_px[a].any():
+            stack[:, z] = moved(stack[:, z], plan.shift_px[a])
+    for before, after in zip(plan.slices, plan.slices[1:], strict=False):
+        for z in range(before + 1, after):
+            share = np.float32((z - before) / (after - before))
+            stack[:, z] = (1 - share) * stack[:, before] + share * stack[:, after]
+    _refuse_odd_values(stack)
     return stack
 
 
-def _plane(frame: Frame, decoder: Decoder) -> np.ndarray:
+def decode_planes(
+    frames: Sequence[Frame], shifts_px: Sequence[np.ndarray], decoder: Decoder | None = None
+) -> np.ndarray:
+    """Read single frames, each moved onto the grid of its stack: float32 (len(frames), Y, X)."""
+    out = np.empty((len(frames), frames[0].rows, frames[0].cols), dtype=np.float32)
+    with Decoder() if decoder is None else nullcontext(decoder) as use:
+        for plane, frame, shift in zip(out, frames, shifts_px, strict=True):
+            _read_plane(frame, plane, use)
+            plane[:] = moved(plane, shift)
+    _refuse_odd_values(out)
+    return out
+
+
+def moved(planes: np.ndarray, shift_px: np.ndarray, *, outside: int | None = None) -> np.ndarray:
+    """Move planes (..., Y, X) by whole (rows, columns).
+
+    Whole pixels, so that no value changes and a mask can go the same way back. What comes in from
+    outside is ``outside``, or else the nearest pixel's value.
+    """
+    for axis, shift in zip((-2, -1), (int(s) for s in shift_px), strict=True):
+        source = np.arange(planes.shape[axis]) - shift
+        inside = np.clip(source, 0, planes.shape[axis] - 1)
+        planes = np.take(planes, inside, axis=axis)
+        if outside is not None:
+            beyond = np.flatnonzero(inside != source)
+            np.moveaxis(planes, axis, 0)[beyond] = outside
+    return planes
+
+
+def _read_slice(plan: StackPlan, a: int, out: np.ndarray, decoder: Decoder) -> None:
+    """Fill one slice (T, Y, X)."""
+    if not plan.blends or not plan.blends[a].mixes:
+        for t, phase in enumerate(plan.frames):
+            _read_plane(phase[a], out[t], decoder)
+        return
+    blend, frames = plan.blends[a], plan.cycles[a].frames
+    own = np.empty((len(frames), *out.shape[1:]), dtype=np.float32)
+    for frame, plane in zip(frames, own, strict=True):
+        _read_plane(frame, plane, decoder)
+    for t, (low, high, weight) in enumerate(zip(blend.low, blend.high, blend.weight, strict=True)):
+        out[t] = own[low] if weight == 0 else (1 - weight) * own[low] + weight * own[high]
+
+
+def _read_plane(frame: Frame, out: np.ndarray, decoder: Decoder) -> None:
+    """Fill one plane (Y, X) with physical values."""
     if frame.pixels.offset < 0:
         shape = (frame.rows, frame.cols)
-        return decoder.plane(Path(frame.pixels.path), frame.frame_index, shape)
-    try:
-        return _raw_plane(frame)
-    except UNREADABLE as error:
-        raise DataError("pixels are damaged or cannot be decoded") from error
+        out[:] = decoder.plane(Path(frame.pixels.path), frame.frame_index, shape)
+    else:
+        try:
+            out[:] = _raw_plane(frame)
+        except UNREADABLE as error:
+            raise DataError("pixels are damaged or cannot be decoded") from error
+    if frame.slope != 1.0 or frame.intercept != 0.0:
+        out *= frame.slope
+        out += frame.intercept
 
 
 def _raw_plane(frame: Frame) -> np.ndarray:
     pixels = frame.pixels
-    kinds = {(8, False): "u1", (8, True): "i1", (16, False): "<u2", (16, True): "<i2"}
-    dtype = np.dtype(kinds[(pixels.bits, pixels.signed)])
+    dtype = np.dtype(DTYPES[(pixels.bits, pixels.signed)])
     count = frame.rows * frame.cols
-    with Path(pixels.path).open("rb") as stream:
+    with open(pixels.path, "rb", buffering=0) as stream:
         stream.seek(pixels.offset + frame.frame_index * count * dtype.itemsize)
         data = stream.read(count * dtype.itemsize)
     return np.frombuffer(data, dtype=dtype, count=count).reshape(frame.rows, frame.cols)
+
+
+def _refuse_odd_values(planes: np.ndarray) -> None:
+    # A sum is not finite where a value is not; it needs no second array.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isfinite(planes.sum(dtype=np.float64)):
+            raise DataError("pixel values are not finite numbers")

@@ -85,7 +85,7 @@ def read_nifti(
     Parameters
     ----------
     systole_phase : int
-        The phase that a file named ``_es`` means; ``_ed`` is phase 0.
+        The phase that a file named ``_es`` means; ``_ed`` is the cine's nearest to the R wave.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def read_nifti(
         except (*UNREADABLE, ImageFileError) as error:
             raise DataError("mask file is damaged") from error
         if values.ndim == 4:
-            for t, volume in _phases(values, num_phases, systole_phase):
+            for t, volume in _phases(values, plan, systole_phase):
                 by_phase[t] = map_labels(onto_grid(volume, affine, plan), convention)
             continue
         if values.ndim != 3:
@@ -115,16 +115,21 @@ def read_nifti(
         if frame is None and phase is None:
             raise DataError("mask whose name says neither ED nor ES nor a frame")
         is_diastole = phase is not None and phase.lower() == "ed"
-        t = int(frame) - 1 if frame is not None else (0 if is_diastole else systole_phase)
+        t = (
+            int(frame) - 1
+            if frame is not None
+            else (plan.diastole if is_diastole else systole_phase)
+        )
         by_phase[t] = map_labels(onto_grid(values, affine, plan), convention)
     return pick_phases(by_phase)
 
 
 def _phases(
-    values: np.ndarray, num_phases: int, systole_phase: int
+    values: np.ndarray, plan: StackPlan, systole_phase: int
 ) -> list[tuple[int, np.ndarray]]:
+    num_phases = plan.shape[0]
     if values.shape[3] == 2 and num_phases != 2:
-        return [(0, values[..., 0]), (systole_phase, values[..., 1])]
+        return [(plan.diastole, values[..., 0]), (systole_phase, values[..., 1])]
     if values.shape[3] != num_phases:
         raise DataError("mask with another number of cardiac phases than the cine")
     return [(t, values[..., t]) for t in range(num_phases)]

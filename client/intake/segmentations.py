@@ -11,7 +11,10 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
+from client.intake.images import moved
+from client.intake.phases import cyclic_distance
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from client.masks import Labelled, map_labels, pick_phases
@@ -22,6 +25,9 @@ __all__ = ["index_segmentations", "read_segmentations"]
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 POSITION_TOLERANCE_MM = 1.0
+
+# Canonical labels (Y, X) by (acquired slice, frame of its cycle).
+Drawn = dict[tuple[int, int], np.ndarray]
 
 
 def index_segmentations(folder: Path) -> tuple[dict[str, list[Path]], int]:
@@ -65,21 +71,22 @@ def read_segmentations(
         If a mask is on another grid than its image, refers to no image of the cine, has segments
         that are not mapped, or fewer than two phases are labelled.
     """
-    place: dict[tuple[str, int], tuple[int, int]] = {}
-    for t, phase in enumerate(plan.frames):
-        for z, frame in enumerate(phase):
-            place.setdefault((frame.sop_uid, frame.frame_index), (t, z))
-    by_phase: dict[int, np.ndarray] = {}
+    place = {
+        (frame.sop_uid, frame.frame_index): (a, j)
+        for a, cycle in enumerate(plan.cycles)
+        for j, frame in enumerate(cycle.frames)
+    }
+    drawn: Drawn = {}
     for path in paths:
         try:
             with quietly():
                 dataset = dcmread(path)
-                _add(dataset, plan, place, convention, by_phase)
+                _add(dataset, plan, place, convention, drawn)
         except UNREADABLE as error:
             raise DataError("mask file is damaged") from error
-    if not by_phase:
+    if not drawn:
         raise DataError("mask refers to no image of the short-axis cine")
-    return pick_phases(by_phase)
+    return _by_phase(drawn, plan)
 
 
 def _add(
@@ -87,10 +94,10 @@ def _add(
     plan: StackPlan,
     place: Mapping[tuple[str, int], tuple[int, int]],
     convention: Mapping[int, str],
-    by_phase: dict[int, np.ndarray],
+    drawn: Drawn,
 ) -> None:
-    """Add one SEG file's planes to ``by_phase`` (phase to canonical labels (Z, Y, X))."""
-    _, num_slices, rows, cols = plan.shape
+    """Add one SEG file's planes to ``drawn``."""
+    rows, cols = plan.shape[2:]
     pixels = dataset.pixel_array
     if pixels.shape[-2:] != (rows, cols):
         raise DataError("mask on another grid than its images")
@@ -104,19 +111,65 @@ def _add(
         at = _place_of(groups, shared, place)
         if at is None:
             continue
-        t, z = at
-        _check_position(groups, plan, t, z)
-        labels = by_phase.setdefault(t, np.zeros((num_slices, rows, cols), dtype=np.uint8))
+        _check_position(groups, plan.cycles[at[0]].frames[at[1]])
+        labels = drawn.setdefault(at, np.zeros((rows, cols), dtype=np.uint8))
         if is_map:
-            labels[z] = map_labels(plane, convention)
+            labels[:] = map_labels(plane, convention)
             continue
         segment = groups.get("SegmentIdentificationSequence") or shared.get(
             "SegmentIdentificationSequence"
         )
         number = int(segment[0].ReferencedSegmentNumber)
-        drawn = plane >= threshold
-        if drawn.any():
-            labels[z][drawn] = map_labels(np.array([number]), convention)[0]
+        inside = plane >= threshold
+        if inside.any():
+            labels[inside] = map_labels(np.array([number]), convention)[0]
+
+
+def _by_phase(drawn: Drawn, plan: StackPlan) -> Labelled:
+    """Gather planes into phases: those of one slice apart, of different slices the nearest.
+
+    An expert may take end-systole from one frame in most slices and from the next in another; all
+    of them are end-systole.
+    """
+    of_slice: dict[int, list[int]] = {}
+    for (a, j), labels in sorted(drawn.items()):
+        if labels.any():
+            of_slice.setdefault(a, []).append(j)
+    fullest = max(of_slice, key=lambda a: len(of_slice[a]), default=None)
+    if fullest is None:
+        raise DataError("mask at fewer than two cardiac phases")
+    centres = plan.cycles[fullest].phases[of_slice[fullest]]
+    chosen: dict[tuple[int, int], int] = {}
+    for a, frames in of_slice.items():
+        away = cyclic_distance(plan.cycles[a].phases[frames][:, None], centres)
+        for j, group in zip(frames, away.argmin(axis=1), strict=True):
+            at = (int(group), a)
+            if (
+                at not in chosen
+                or away[frames.index(j), group] < away[frames.index(chosen[at]), group]
+            ):
+                chosen[at] = j
+    by_group: dict[int, np.ndarray] = {}
+    for (group, a), j in chosen.items():
+        volume = by_group.setdefault(group, np.zeros(plan.shape[1:], dtype=np.uint8))
+        volume[plan.slices[a]] = moved(drawn[a, j], plan.shift_px[a], outside=0)
+    picked = pick_phases(by_group)
+    common = np.array(plan.phases)
+    phases = [int(cyclic_distance(common, centres[group]).argmin()) for group in picked.phases]
+    if phases[0] == phases[1]:
+        raise DataError("mask whose phases are one phase of the cine")
+    drawn_on = {
+        (p, a): plan.cycles[a].frames[j]
+        for (group, a), j in chosen.items()
+        for p in (0, 1)
+        if group == picked.phases[p] and not _shown(plan, phases[p], a, j)
+    }
+    return Labelled(picked.labels, (phases[0], phases[1]), drawn_on)
+
+
+def _shown(plan: StackPlan, t: int, a: int, j: int) -> bool:
+    blend = plan.blends[a]
+    return bool(blend.weight[t] == 0 and blend.low[t] == j)
 
 
 def _place_of(
@@ -133,11 +186,10 @@ def _place_of(
     return None
 
 
-def _check_position(groups: Dataset, plan: StackPlan, t: int, z: int) -> None:
+def _check_position(groups: Dataset, frame: Frame) -> None:
     position = groups.get("PlanePositionSequence")
     if not position:
         return
     stated = np.array([float(x) for x in position[0].ImagePositionPatient])
-    away = float(np.linalg.norm(stated - np.array(plan.frames[t][z].position_mm)))
-    if away > POSITION_TOLERANCE_MM:
+    if float(np.linalg.norm(stated - np.array(frame.position_mm))) > POSITION_TOLERANCE_MM:
         raise DataError("mask on another grid than its images")

@@ -130,6 +130,16 @@ def test_a_damaged_cache_is_made_again(elm: Path) -> None:
     assert load_cohort(elm, OPTIONS).fingerprint == first.fingerprint
 
 
+def test_what_is_written_into_a_cached_array_stays_out_of_the_file(elm: Path) -> None:
+    load_cohort(elm, OPTIONS)
+    (cache,) = (elm / ".concors" / "cache").glob("*.safetensors")
+    before = cache.read_bytes()
+    cohort = load_cohort(elm, OPTIONS)
+    cohort.patients[0].cine[:] = 0.5
+    assert cohort.patients[0].cine.min() == 0.5 and cache.read_bytes() == before
+    assert load_cohort(elm, OPTIONS).patients[0].cine.max() == 1.0
+
+
 def test_no_number_name_or_path_is_kept(elm: Path) -> None:
     cohort = load_cohort(elm, OPTIONS)
     with (elm / "outcomes.csv").open() as stream:
