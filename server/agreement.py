@@ -102,8 +102,8 @@ def _by_events(total: LifeTable, end: float, shares: FloatArray) -> FloatArray:
     cuts = np.append(np.interp(shares[:-1] * fallen[-1], fallen, curve.months[first]), end)
     if not (np.diff(cuts, prepend=0.0) > 1e-6).all():
         raise QuorumError(
-            f"The surveyed events do not suffice for {len(shares)} intervals of equally many; lower "
-            "prognosis.num_intervals or set prognosis.intervals to equal."
+            f"The surveyed events do not suffice for {len(shares)} intervals of equally many; "
+            "lower prognosis.num_intervals or set prognosis.intervals to equal."
         )
     return cuts
 
