@@ -55,7 +55,7 @@ def control_change(
     PayloadError
         If the change is not finite, as after a rate that is next to nothing.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         change = {
             # numpy turns arrays of no dimension into scalars.
             name: np.asarray((sent[name] - trained[name]) / c.dtype.type(rate_sum) - c)
