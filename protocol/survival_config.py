@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from protocol.training_config import LocalTraining, Network, Strategy
+from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.yaml_files import Frozen
 
 __all__ = ["Prognosis", "Regression"]
@@ -65,6 +65,11 @@ class Prognosis(Frozen):
             "num_intervals": self.num_intervals,
             "head": self.head,
         }
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        check_together(self.training, self.strategy)
+        return self
 
     @model_validator(mode="after")
     def _one_head(self) -> Self:

@@ -155,6 +155,7 @@ def _train(
         strategy=build(strategy.name, strategy.options),
         num_rounds=section.rounds,
         weight_by=strategy.weight_by,
+        in_turn=strategy.ask == "in turn",
         max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
         checkpoints=Checkpoints(centre.run_dir / stage),
         on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),
