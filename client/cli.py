@@ -14,6 +14,7 @@ from rich.table import Table
 from client.check import Report, examine
 from client.check_page import write_page
 from client.cohort import Patient, load_cohort
+from client.pacs_cli import fetch_command
 from client.quality import QualityLimits
 from client.site import load_site
 from protocol.config import Preprocessing, load_study
@@ -183,6 +184,9 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+app.command("fetch")(fetch_command)
 
 
 def main() -> None:

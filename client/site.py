@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from client.dictionary import AS_IS, COVARIATES, covariate
+from client.pacs.settings import PacsSettings
 from client.quality import QualityLimits
 from protocol.config import SiteName
 from protocol.errors import ConfigError
@@ -127,6 +128,8 @@ class SiteConfig(_Frozen):
         Instead of data of its own: directories of other sites, whose cohorts are concatenated.
     quality : QualityLimits
         Beyond which a study or a mask is set aside.
+    pacs : PacsSettings or None
+        The image archive that ``concors-client fetch`` asks.
     min_cell : int
         Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
         a stage trains on is sent as it is.
@@ -145,6 +148,7 @@ class SiteConfig(_Frozen):
     covariates: dict[str, CovariateColumn] = Field(default_factory=dict)
     masks: Masks | None = None
     quality: QualityLimits = QualityLimits()
+    pacs: PacsSettings | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"
