@@ -20,6 +20,7 @@ from client.intake.frame import Frame, Pixels, geometry_problem, vendor_of
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.scale import SCALE_TAGS, linear_scale
+from client.intake.tags import read_tags
 from protocol.errors import DataError
 
 __all__ = ["UNREADABLE", "read_header"]
@@ -48,15 +49,21 @@ MAX_FRAMES = 20_000
 
 KEYWORDS = (
     "AcquisitionContrast",
+    "AcquisitionTime",
     "BitsAllocated",
     "BurnedInAnnotation",
+    "CardiacNumberOfImages",
     "Columns",
+    "ContrastBolusAgent",
+    "EchoTime",
+    "FlipAngle",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImageType",
     "InversionTime",
     "MagneticFieldStrength",
     "Manufacturer",
+    "NominalInterval",
     "NumberOfFrames",
     "PatientID",
     "PerFrameFunctionalGroupsSequence",
@@ -64,6 +71,7 @@ KEYWORDS = (
     "PixelSpacing",
     "ProtocolName",
     "PulseSequenceName",
+    "RepetitionTime",
     "RescaleIntercept",
     "RescaleSlope",
     "Rows",
@@ -72,6 +80,7 @@ KEYWORDS = (
     "SamplesPerPixel",
     "ScanningSequence",
     "SequenceName",
+    "SequenceVariant",
     "SeriesDescription",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -234,6 +243,7 @@ def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixel
         slope=slope,
         intercept=intercept,
         pixels=pixels,
+        tags=read_tags(raw.words),
     )
 
 

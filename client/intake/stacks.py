@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.intake.frame import Frame
-from client.intake.sorting import planes
+from client.intake.planes import planes
 from protocol.errors import DataError
 
 __all__ = ["BASE_TO_APEX", "StackPlan", "plan_stack"]
