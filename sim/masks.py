@@ -14,7 +14,7 @@ from pydicom.sr.codedict import codes
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 from sim.dicom import Identity, Instance, make_uid
 from sim.enhanced import frame_number
-from sim.examination import Series
+from sim.series import Series
 
 __all__ = ["SEGMENT_ORDERS", "encode_masks"]
 

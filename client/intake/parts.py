@@ -13,7 +13,7 @@ import numpy as np
 
 from client.intake.frame import Frame
 from client.intake.overruling import Override, overrule
-from client.intake.planes import alike, planes
+from client.intake.planes import PARALLEL_COSINE, alike, planes
 from client.intake.sequences import PHASE_TYPES, sequence_of, text_view
 from client.intake.views import (
     LONG_AXIS_VIEWS,
@@ -21,7 +21,6 @@ from client.intake.views import (
     Guess,
     body_view,
     counted_from,
-    cut_angle_deg,
     heart_axes,
     may_be_short_axis,
     view_of,
@@ -74,11 +73,32 @@ class Part:
     ignored: bool = False
 
 
-Cut = tuple[str, int, list[Frame]]
+@dataclass(frozen=True)
+class _Cut:
+    """A part before it is sorted; ``planes`` are its frames by plane."""
+
+    series_uid: str
+    number: int
+    frames: list[Frame]
+    planes: list[list[Frame]]
+
+    @property
+    def depth(self) -> int:
+        return max(map(len, self.planes))
+
+    @property
+    def normal(self) -> np.ndarray:
+        return self.frames[0].normal
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        return np.mean([group[0].centre_mm for group in self.planes], axis=0)
+
+
 Overrides = Mapping[tuple[str, int], Override]
 
 
-def _cut(frames: Iterable[Frame]) -> list[Cut]:
+def _cut(frames: Iterable[Frame]) -> list[_Cut]:
     """Cut every series where kind, orientation or grid change; order and numbers are stable."""
     by_series: dict[str, dict[tuple[str, ...], list[list[Frame]]]] = {}
     for frame in sorted(frames, key=lambda f: (f.series_uid, f.orientation, f.sop_uid)):
@@ -94,39 +114,35 @@ def _cut(frames: Iterable[Frame]) -> list[Cut]:
     for uid, kinds in sorted(by_series.items()):
         parts = [family for kind in sorted(kinds) for family in kinds[kind]]
         for number, part in enumerate(parts, start=1):
-            cuts.append((uid, number if len(parts) > 1 else 0, part))
+            cuts.append(_Cut(uid, number if len(parts) > 1 else 0, part, planes(part)))
     return cuts
 
 
-def _surveys(cuts: Sequence[Cut]) -> set[str]:
-    """Return the series of ungated single images in two or three body planes.
-
-    One series an orientation is common too, so such single planes of a study count together.
-    """
+def _surveys(cuts: Sequence[_Cut]) -> set[str]:
+    """Return the series of ungated single images in two or three body planes."""
     turned: dict[str, set[str]] = {}
-    for uid, _, frames in cuts:
-        first = frames[0]
-        body = body_view(first.normal, SURVEY_COSINE)
-        single = max(map(len, planes(frames))) == 1
-        if body and single and not first.trigger_ms > 0 and not first.tags.phases > 1:
-            turned.setdefault(uid, set()).add(body)
+    for cut in cuts:
+        first = cut.frames[0]
+        body = body_view(cut.normal, SURVEY_COSINE)
+        if body and cut.depth == 1 and not first.trigger_ms > 0 and not first.tags.phases > 1:
+            turned.setdefault(cut.series_uid, set()).add(body)
     return {uid for uid, bodies in turned.items() if len(bodies) > 1}
 
 
-def _families(cuts: Sequence[Cut]) -> list[list[Frame]]:
+def _families(cuts: Sequence[_Cut]) -> list[list[Frame]]:
     """Join parallel parts over series."""
     families: list[list[Frame]] = []
-    for _, _, frames in cuts:
+    for cut in cuts:
         for family in families:
-            if alike(frames[0], family[0]):
-                family.extend(frames)
+            if alike(cut.frames[0], family[0]):
+                family.extend(cut.frames)
                 break
         else:
-            families.append(list(frames))
+            families.append(list(cut.frames))
     return families
 
 
-def _axes(cuts: Sequence[Cut], told: Sequence[Cut]) -> Axes:
+def _axes(cuts: Sequence[_Cut], told: Sequence[_Cut]) -> Axes:
     """Return the heart's axes from the fullest stack that cuts a heart across.
 
     ``told`` are parts a person calls short axis; if there are any, only they count.
@@ -138,7 +154,7 @@ def _axes(cuts: Sequence[Cut], told: Sequence[Cut]) -> Axes:
         groups = planes(family)
         moving = sum(len(group) > 1 for group in groups) * 2 >= len(groups)
         stacks.append((len(groups) >= MIN_REFERENCE_PLANES, moving, len(groups), family))
-    everything = np.mean([frames[0].centre_mm for _, _, frames in cuts], axis=0)
+    everything = np.mean([cut.centre_mm for cut in cuts], axis=0)
     if not stacks:
         return heart_axes(None, everything, 0.6)
     _, _, count, family = max(stacks, key=lambda stack: stack[:3])
@@ -149,29 +165,25 @@ def _axes(cuts: Sequence[Cut], told: Sequence[Cut]) -> Axes:
     return heart_axes(family[0].normal, centre, certain)
 
 
-def _views(cuts: Sequence[Cut], axes: Axes) -> list[Guess]:
-    def one(frames: Sequence[Frame], use: Axes) -> Guess:
-        moving = max(map(len, planes(frames))) > 1
-        return view_of(frames[0].normal, _middle(frames), use, moving=moving)
+def _views(cuts: Sequence[_Cut], axes: Axes) -> list[Guess]:
+    def one(cut: _Cut, use: Axes) -> Guess:
+        return view_of(cut.normal, cut.centre_mm, use, moving=cut.depth > 1)
 
-    first = [one(frames, axes) for _, _, frames in cuts]
+    first = [one(cut, axes) for cut in cuts]
     two_chamber = [
-        cut_angle_deg(frames[0].normal, axes)
-        for (_, _, frames), guess in zip(cuts, first, strict=True)
+        (cut.normal, cut.centre_mm)
+        for cut, guess in zip(cuts, first, strict=True)
         if guess.label == "2ch"
     ]
     counted = counted_from(two_chamber, axes)
-    return [one(frames, counted) for _, _, frames in cuts]
-
-
-def _middle(frames: Sequence[Frame]) -> np.ndarray:
-    return np.mean([frame.centre_mm for frame in frames], axis=0)
+    return [one(cut, counted) for cut in cuts]
 
 
 def _with_words(guess: Guess, text: str) -> Guess:
     """Let the text confirm a view, decide where geometry leaves it open, or else only warn."""
     said = text_view(text)
-    if said is None:
+    if said is None or (said == "2ch" and guess.label == "2ch_rv"):
+        # Words seldom tell which side a two-chamber view is of.
         return guess
     if said == guess.label or (said == "lvot" and guess.label == "3ch"):
         # The three-chamber view shows the outflow tract, and many call it by that.
@@ -182,16 +194,14 @@ def _with_words(guess: Guess, text: str) -> Guess:
     return Guess(guess.label, certain, f"{guess.reason}; the text says {said}")
 
 
-def _has_phase(cuts: Sequence[Cut], frames: Sequence[Frame]) -> bool:
+def _has_phase(cuts: Sequence[_Cut], cut: _Cut) -> bool:
     """Whether velocity images of the same plane lie in the study."""
-    normal, centre = frames[0].normal, _middle(frames)
-    for _, _, others in cuts:
-        first = others[0]
+    for other in cuts:
+        first = other.frames[0]
         velocity = PHASE_TYPES & set(first.image_type) and not first.inversion_recovery
-        if velocity and len(others) > 1 and abs(first.normal @ normal) > 0.999:
-            offset = float((_middle(others) - centre) @ normal)
-            alike_in_time = abs(len(others) - len(frames)) * 5 <= len(frames)
-            if abs(offset) < 1.0 and alike_in_time:
+        if velocity and other.depth > 1 and abs(first.normal @ cut.normal) > PARALLEL_COSINE:
+            aside_mm = abs(float((other.centre_mm - cut.centre_mm) @ cut.normal))
+            if aside_mm < 1.0 and abs(other.depth - cut.depth) * 5 <= cut.depth:
                 return True
     return False
 
@@ -214,32 +224,26 @@ def sort_parts(frames: Iterable[Frame], overrides: Overrides | None = None) -> l
     cuts = _cut(frames)
     if not cuts:
         return []
-    said = [
-        (overrides or {}).get((uid, number), (overrides or {}).get((uid, 0)))
-        for uid, number, _ in cuts
-    ]
-    told = [
-        cut for cut, override in zip(cuts, said, strict=True) if override and override.view == "sax"
-    ]
+    given = overrides or {}
+    said = [given.get((cut.series_uid, cut.number), given.get((cut.series_uid, 0))) for cut in cuts]
+    told = [cut for cut, word in zip(cuts, said, strict=True) if word and word.view == "sax"]
     surveys = _surveys(cuts)
     parts = []
-    for (uid, number, members), view, override in zip(
-        cuts, _views(cuts, _axes(cuts, told)), said, strict=True
-    ):
+    for cut, by_place, word in zip(cuts, _views(cuts, _axes(cuts, told)), said, strict=True):
         sequence = sequence_of(
-            members, survey=uid in surveys, has_phase=_has_phase(cuts, members)
+            cut.planes, survey=cut.series_uid in surveys, has_phase=_has_phase(cuts, cut)
         )
-        view = _with_words(view, members[0].text)
+        view = _with_words(by_place, cut.frames[0].text)
         part = Part(
-            uid,
-            number,
-            tuple(members),
+            cut.series_uid,
+            cut.number,
+            tuple(cut.frames),
             sequence.label,
             view.label,
             round(min(sequence.confidence, view.confidence), 3),
             f"{sequence.reason}; {view.reason}",
         )
-        parts.append(part if override is None else _overruled(part, override))
+        parts.append(part if word is None else _overruled(part, word))
     return parts
 
 

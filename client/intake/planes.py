@@ -34,10 +34,14 @@ def planes(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 def alike(frame: Frame, other: Frame) -> bool:
     """Whether two frames have one orientation and one grid."""
+    same_grid = (frame.rows, frame.cols) == (other.rows, other.cols)
+    # Most frames of a series repeat these to the digit; numpy would cost more than the reading.
+    if frame.orientation == other.orientation and frame.pixel_spacing_mm == other.pixel_spacing_mm:
+        return same_grid
     axes, other_axes = np.array(frame.orientation), np.array(other.orientation)
     row_cosine, column_cosine = axes[:3] @ other_axes[:3], axes[3:] @ other_axes[3:]
     return bool(
         min(row_cosine, column_cosine) > PARALLEL_COSINE
-        and (frame.rows, frame.cols) == (other.rows, other.cols)
+        and same_grid
         and np.allclose(frame.pixel_spacing_mm, other.pixel_spacing_mm, rtol=0.01)
     )

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.intake.frame import Frame
-from client.intake.planes import planes
 from client.intake.views import Guess, body_view
 
 __all__ = ["SEQUENCES", "Timing", "sequence_of", "text_sequence", "text_view", "timing_of"]
@@ -99,9 +98,8 @@ class Timing:
     beats: int
 
 
-def timing_of(frames: Sequence[Frame]) -> Timing:
-    """Describe the frames of one part: parallel planes of one kind."""
-    groups = planes(frames)
+def timing_of(groups: Sequence[Sequence[Frame]]) -> Timing:
+    """Describe the frames of one part, given by plane."""
     fullest = max(groups, key=len)
     acquired = sorted(f.tags.acquired_s for f in fullest if math.isfinite(f.tags.acquired_s))
     beats = 1 + int((np.diff(acquired) > BEAT_S).sum()) if len(acquired) > 1 else 1
@@ -126,26 +124,24 @@ def text_view(text: str) -> str | None:
     return next((label for label, words in VIEW_WORDS.items() if words.search(text)), None)
 
 
-def sequence_of(frames: Sequence[Frame], *, survey: bool, has_phase: bool) -> Guess:
+def sequence_of(groups: Sequence[Sequence[Frame]], *, survey: bool, has_phase: bool) -> Guess:
     """Return the sequence of one part.
 
     Parameters
     ----------
-    frames : sequence of Frame
-        Parallel planes of one kind of one series.
+    groups : sequence of sequence of Frame
+        Frames of one kind of one series, by plane.
     survey : bool
         Whether the series holds ungated single images in several body planes.
     has_phase : bool
         Whether velocity images of the same planes lie in the study.
     """
-    timing = timing_of(frames)
-    guess = _by_tags(frames[0], frames, timing, survey, has_phase)
-    return _with_words(guess, text_sequence(frames[0].text))
+    first = groups[0][0]
+    guess = _by_tags(first, timing_of(groups), survey, has_phase)
+    return _with_words(guess, text_sequence(first.text))
 
 
-def _by_tags(
-    first: Frame, frames: Sequence[Frame], timing: Timing, survey: bool, has_phase: bool
-) -> Guess:
+def _by_tags(first: Frame, timing: Timing, survey: bool, has_phase: bool) -> Guess:
     words = set(first.image_type)
     inverted = first.inversion_recovery or first.inversion_ms > 0
     if "LOCALIZER" in words:
@@ -169,7 +165,7 @@ def _by_tags(
         return Guess("perfusion", 0.65, "many images of one plane without delays")
     if timing.depth > 1:
         return _moving(first, timing, has_phase)
-    return _still(first, frames, survey)
+    return _still(first, survey)
 
 
 def _spin_echo(first: Frame, inverted: bool) -> Guess:
@@ -207,11 +203,11 @@ def _moving(first: Frame, timing: Timing, has_phase: bool) -> Guess:
     return Guess("cine", 0.85 * sampled, f"{timing.depth} phases of one plane")
 
 
-def _still(first: Frame, frames: Sequence[Frame], survey: bool) -> Guess:
-    gated = math.isfinite(first.trigger_ms) and first.trigger_ms > 0 or first.tags.phases > 1
+def _still(first: Frame, survey: bool) -> Guess:
+    gated = (math.isfinite(first.trigger_ms) and first.trigger_ms > 0) or first.tags.phases > 1
     if survey:
         return Guess("localizer", 0.9, "ungated single images in several body planes")
-    along_body = body_view(frames[0].normal, SURVEY_COSINE) is not None
+    along_body = body_view(first.normal, SURVEY_COSINE) is not None
     if not gated and along_body and first.tags.repetition_ms < 20:
         return Guess("localizer", 0.65, "ungated single images along a body plane")
     return Guess("other", 0.7, "single images without inversion")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["NO_TAGS", "Tags", "read_tags"]
 
+
 @dataclass(frozen=True, slots=True)
 class Tags:
     """What a file says of the pulse sequence in numbers and codes; NaN or empty where it is silent.

@@ -11,7 +11,7 @@ Angles in degrees, positions in mm, patient LPS.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,9 +21,13 @@ __all__ = [
     "Axes",
     "Guess",
     "body_view",
+    "counted_from",
     "cut_angle_deg",
     "heart_axes",
+    "may_be_short_axis",
+    "septal_offset_mm",
     "sure",
+    "tilt_deg",
     "view_of",
 ]
 
@@ -82,6 +86,9 @@ class Axes:
     two_chamber_deg : float or None
         Where this heart's two-chamber view lies, if it has one: the other views are counted from
         it, because hearts are turned about their axis.
+    two_chamber_mm : float
+        How far towards the septum that view passes the centre of the stack's images, which need
+        not be the heart's.
     """
 
     apex: np.ndarray
@@ -90,6 +97,7 @@ class Axes:
     centre_mm: np.ndarray
     confidence: float
     two_chamber_deg: float | None = None
+    two_chamber_mm: float = 0.0
 
 
 def tilt_deg(normal: np.ndarray, direction: np.ndarray) -> float:
@@ -159,17 +167,17 @@ def view_of(normal: np.ndarray, centre_mm: np.ndarray, axes: Axes, *, moving: bo
         be seen in a plane near a body plane.
     """
     tilt = tilt_deg(normal, axes.apex)
-    body = body_view(normal, BODY_COSINE)
     if tilt < SHORT_AXIS_DEG:
         certain = sure(SHORT_AXIS_DEG - tilt) * axes.confidence
         return Guess("sax", certain, f"{tilt:.0f} degrees from the short axis")
-    if body is not None and (not moving or abs(normal).max() > EXACT_COSINE):
-        return Guess(body, 0.95, f"the {body} body plane")
     offset = septal_offset_mm(normal, centre_mm, axes)
-    sagittal = abs(normal[0]) > SAGITTAL_COSINE
-    if sagittal and offset > OUTFLOW_MM and SHORT_AXIS_DEG + 20 < tilt:
+    sagittal = moving and abs(normal[0]) > SAGITTAL_COSINE
+    if sagittal and offset > OUTFLOW_MM and tilt > SHORT_AXIS_DEG + 20:
         certain = min(sure(offset - OUTFLOW_MM, 10.0), 0.9) * axes.confidence
         return Guess("rvot", certain, f"near sagittal, {offset:.0f} mm to the right of the LV axis")
+    body = body_view(normal, BODY_COSINE)
+    if body is not None and (not moving or abs(normal).max() > EXACT_COSINE):
+        return Guess(body, 0.95, f"the {body} body plane")
     if tilt >= LONG_AXIS_DEG:
         return _long_axis(normal, tilt, offset, axes)
     return _oblique(normal, tilt, axes)
@@ -178,11 +186,14 @@ def view_of(normal: np.ndarray, centre_mm: np.ndarray, axes: Axes, *, moving: bo
 def _long_axis(normal: np.ndarray, tilt: float, offset: float, axes: Axes) -> Guess:
     angle = cut_angle_deg(normal, axes)
     certain = axes.confidence * sure(tilt - LONG_AXIS_DEG, 5.0)
-    if THREE_CHAMBER_DEG > angle:
+    if angle < THREE_CHAMBER_DEG:
         margin = min(angle - TWO_CHAMBER_DEG, THREE_CHAMBER_DEG - angle)
+        offset -= axes.two_chamber_mm
         if offset > RIGHT_HEART_MM:
-            certain *= min(sure(margin), sure(offset - RIGHT_HEART_MM))
-            return Guess("2ch_rv", certain, f"as a 2ch, {offset:.0f} mm to the right of the LV axis")
+            certain *= min(sure(margin), sure(offset - RIGHT_HEART_MM, 10.0))
+            return Guess(
+                "2ch_rv", certain, f"as a 2ch, {offset:.0f} mm to the right of the LV axis"
+            )
         certain *= min(sure(margin), sure(RIGHT_HEART_MM - offset, 10.0))
         return Guess("2ch", certain, f"long axis, cut at {angle:.0f} degrees from anterior")
     counted = "anterior"
@@ -217,11 +228,17 @@ def _oblique(normal: np.ndarray, tilt: float, axes: Axes) -> Guess:
     return Guess("other", 0.8 * axes.confidence, f"oblique, {tilt:.0f} degrees from the short axis")
 
 
-def counted_from(two_chamber: Sequence[float], axes: Axes) -> Axes:
-    """Return the axes with the other views counted from this heart's two-chamber views."""
-    if not two_chamber:
+def counted_from(planes: Sequence[tuple[np.ndarray, np.ndarray]], axes: Axes) -> Axes:
+    """Return the axes with the other views counted from this heart's two-chamber view.
+
+    Parameters
+    ----------
+    planes : sequence of (normal, centre_mm)
+        What was taken for two-chamber views; of several the one nearest the stack's centre counts.
+    """
+    if not planes:
         return axes
-    middle = float(np.median(two_chamber))
-    return Axes(
-        axes.apex, axes.anterior, axes.septal, axes.centre_mm, axes.confidence, middle
-    )
+    offsets = [septal_offset_mm(normal, centre, axes) for normal, centre in planes]
+    nearest = int(np.abs(offsets).argmin())
+    angle = cut_angle_deg(planes[nearest][0], axes)
+    return replace(axes, two_chamber_deg=angle, two_chamber_mm=offsets[nearest])
