@@ -14,7 +14,9 @@ from typing import Any
 from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.nifti import index_nifti
+from client.intake.parts import Overrides
 from client.intake.segmentations import index_segmentations
+from client.overrides import Overruled, told
 from client.preprocess import Prepared
 from client.pseudonyms import pseudonym
 from client.quality import QualityLimits
@@ -24,7 +26,7 @@ from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["read_dicom_site"]
+__all__ = ["read_dicom_site", "read_frames"]
 
 Progress = Callable[[int, int], None]
 CHUNK = 200
@@ -71,6 +73,7 @@ def read_dicom_site(
     mask_root: Path | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
+    overruled: Overruled | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -84,6 +87,8 @@ def read_dicom_site(
         Beyond which a study or a mask is set aside.
     bare : bool
         Whether files without a DICOM preamble are read.
+    overruled : mapping, optional
+        What people decided about single series.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -98,7 +103,8 @@ def read_dicom_site(
     Raises
     ------
     DataError
-        If most masks follow another label convention than ``site.yaml`` states.
+        If most masks follow another label convention than ``site.yaml`` states, or a decision
+        names a series that is not there.
     """
     tell = progress or (lambda done, total: None)
     paths = _files(root)
@@ -114,7 +120,11 @@ def read_dicom_site(
             refused.update({("file", reason): count for reason, count in bad.items()})
             done += len(chunk)
             tell(done, total)
-        jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
+        overrides = told(overruled or {}, secret, {frame.series_uid for frame in frames})
+        jobs = [
+            replace(job, overrides=_own(overrides, job))
+            for job in _jobs(frames, secret, options, limits, masks, mask_root, refused)
+        ]
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -154,6 +164,29 @@ def _jobs(
         )
         for patient, studies in sorted(by_patient.items())
     ]
+
+
+def _own(overrides: Overrides, job: Job) -> Overrides:
+    """Return the decisions about one patient's series."""
+    if not overrides:
+        return {}
+    mine = {frame.series_uid for study in job.studies for frame in study}
+    return {key: override for key, override in overrides.items() if key[0] in mine}
+
+
+def read_frames(
+    root: Path, *, bare: bool = False, workers: int = 1, progress: Progress | None = None
+) -> list[Frame]:
+    """Read the frames of all files below a folder that hold MR images, without their pixels."""
+    tell = progress or (lambda done, total: None)
+    paths = _files(root)
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    frames: list[Frame] = []
+    with _mapper(workers) as each:
+        for index, (found, _) in enumerate(each(partial(_headers, bare=bare), chunks), start=1):
+            frames += found
+            tell(min(index * CHUNK, len(paths)), len(paths))
+    return frames
 
 
 def _collect(

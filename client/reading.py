@@ -12,6 +12,7 @@ from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.images import decode
 from client.intake.nifti import read_nifti
+from client.intake.parts import Overrides
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
 from client.intake.stacks import StackPlan, plan_stack
@@ -47,6 +48,7 @@ class Job:
     masks: Masks | None
     options: Preprocessing
     limits: QualityLimits
+    overrides: Overrides = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def read_patient(job: Job) -> Reading:
     num_files = len({f.pixels.path for study in job.studies for f in study})
     chosen: Sorted | None = None
     for study in job.studies:
-        found = sort_study(study)
+        found = sort_study(study, job.overrides)
         refused.update({("series", reason): count for reason, count in found.refused.items()})
         if found.cine and chosen is not None:
             refused[("series", "another study of the same patient is used")] += 1

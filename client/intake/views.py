@@ -234,11 +234,12 @@ def counted_from(planes: Sequence[tuple[np.ndarray, np.ndarray]], axes: Axes) ->
     Parameters
     ----------
     planes : sequence of (normal, centre_mm)
-        What was taken for two-chamber views; of several the one nearest the stack's centre counts.
+        What was taken for two-chamber views. Of several the leftmost counts: beside the left
+        ventricle lies the right one to the right, and no heart to the left.
     """
     if not planes:
         return axes
     offsets = [septal_offset_mm(normal, centre, axes) for normal, centre in planes]
-    nearest = int(np.abs(offsets).argmin())
-    angle = cut_angle_deg(planes[nearest][0], axes)
-    return replace(axes, two_chamber_deg=angle, two_chamber_mm=offsets[nearest])
+    leftmost = int(np.argmin(offsets))
+    angle = cut_angle_deg(planes[leftmost][0], axes)
+    return replace(axes, two_chamber_deg=angle, two_chamber_mm=offsets[leftmost])
