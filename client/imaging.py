@@ -14,7 +14,9 @@ from typing import Any
 from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.nifti import index_nifti
+from client.intake.parts import Overrides
 from client.intake.segmentations import index_segmentations
+from client.overrides import Overruled, told
 from client.preprocess import Prepared
 from client.pseudonyms import pseudonym
 from client.quality import QualityLimits
@@ -102,6 +104,7 @@ def read_dicom_site(
     mask_root: Path | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
+    overruled: Overruled | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -115,6 +118,8 @@ def read_dicom_site(
         Beyond which a study or a mask is set aside.
     bare : bool
         Whether files without a DICOM preamble are read.
+    overruled : mapping, optional
+        What people decided about single series.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -129,7 +134,8 @@ def read_dicom_site(
     Raises
     ------
     DataError
-        If most masks follow another label convention than ``site.yaml`` states.
+        If most masks follow another label convention than ``site.yaml`` states, or a decision
+        names a series that is not there.
     """
     tell = progress or (lambda done, total: None)
     paths = files_below(root)
@@ -139,7 +145,7 @@ def read_dicom_site(
         frames, bad = read_headers(paths, each, bare=bare, progress=lambda n, _: tell(n, total))
         refused.update({("file", reason): count for reason, count in bad.items()})
         done = len(paths)
-        jobs = patients_of(frames, secret, options, limits, masks, mask_root, refused)
+        jobs = patients_of(frames, secret, options, limits, masks, mask_root, refused, overruled)
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -150,15 +156,23 @@ def read_dicom_site(
 
 
 def patients_of(
-    frames: Iterable[Frame],
+    frames: Sequence[Frame],
     secret: bytes,
     options: Preprocessing,
     limits: QualityLimits,
     masks: Masks | None,
     mask_root: Path | None,
     refused: Counter[tuple[str, str]],
+    overruled: Overruled | None = None,
 ) -> list[Job]:
-    """Gather frames and mask files by patient, in the order of the patients' numbers."""
+    """Gather frames, decisions and mask files by patient, in the order of the patients' numbers.
+
+    Raises
+    ------
+    DataError
+        If a decision names a series that is not there.
+    """
+    overrides = told(overruled or {}, secret, {frame.series_uid for frame in frames})
     by_patient: dict[str, dict[str, list[Frame]]] = {}
     for frame in frames:
         by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
@@ -177,9 +191,18 @@ def patients_of(
             masks,
             options,
             limits,
+            _own(overrides, studies.values()),
         )
         for patient, studies in sorted(by_patient.items())
     ]
+
+
+def _own(overrides: Overrides, studies: Iterable[Sequence[Frame]]) -> Overrides:
+    """Return the decisions about one patient's series."""
+    if not overrides:
+        return {}
+    mine = {frame.series_uid for study in studies for frame in study}
+    return {key: override for key, override in overrides.items() if key[0] in mine}
 
 
 def _collect(

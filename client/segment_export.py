@@ -25,6 +25,7 @@ from client.intake.headers import UNREADABLE
 from client.intake.images import moved
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
+from client.overrides import site_overrides
 from client.preprocess import Placement, labels_back, place, prepare
 from client.pseudonyms import load_secret
 from client.reading import Job, Study, read_study
@@ -196,7 +197,9 @@ def _jobs(
     masks = config.masks
     mask_root = None if masks is None else inside(site_dir, masks.path, "masks.path")
     secret = load_secret(site_dir, config.secret)
-    jobs = patients_of(frames, secret, options, config.quality, masks, mask_root, refused)
+    overruled = site_overrides(site_dir, config.images)
+    limits = config.quality
+    jobs = patients_of(frames, secret, options, limits, masks, mask_root, refused, overruled)
     return jobs, refused
 
 

@@ -49,17 +49,22 @@ class Images(_Frozen):
     without_preamble : bool
         Read DICOM files that lack the 128 bytes and the word at their beginning. Off: nearly all of
         them are something else.
+    overrides : str or None
+        A table of what people decided about single series; see `client.overrides`.
     """
 
     format: Literal["dicom", "acdc"]
     path: str = Field(min_length=1)
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
     without_preamble: bool = False
+    overrides: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:
         if self.group is not None and self.format != "acdc":
             raise ValueError("group stands only with format acdc; remove it")
+        if self.overrides is not None and self.format != "dicom":
+            raise ValueError("overrides stands only with format dicom; remove it")
         return self
 
 
