@@ -127,7 +127,7 @@ def test_slices_go_back_to_the_frames_they_came_from(studies: dict[str, Study]) 
     at = place(study.cine, options, phases=study.phases)
     prepared = prepare(study.cine, options, labels=study.labelled.labels, phases=study.phases)
     assert prepared.labels is not None
-    ed, es = planes_back(prepared.labels, study, at)
+    ed, es = planes_back(prepared.labels, study.plan, {}, at)
     for p, planes in enumerate((ed, es)):
         assert [f for f, _ in planes] == list(study.plan.frames[study.labelled.phases[p]])
         np.testing.assert_array_equal(
