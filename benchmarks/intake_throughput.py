@@ -41,8 +41,6 @@ from client.intake.stacks import BASE_TO_APEX
 from client.preprocess import Prepared, Stack, prepare
 from client.reading import Imaged
 from protocol.config import Preprocessing
-from sim.config import PhantomConfig
-from sim.hospitals import make_hospitals
 
 VENDORS = ("siemens", "philips", "ge", "canon")
 OPTIONS = Preprocessing()
@@ -52,6 +50,10 @@ BARS = {"headers": 1500.0, "study": 2.0, "map": 0.8, "monai": 3.0}
 
 def make(folder: Path, num_studies: int) -> Path:
     """Write the studies, one file an image."""
+    # Here, as a reading process imports this file anew and needs no phantom.
+    from sim.config import PhantomConfig
+    from sim.hospitals import make_hospitals
+
     share = -(-num_studies // len(VENDORS))
     config = PhantomConfig.model_validate(
         {
