@@ -18,6 +18,7 @@ import numpy as np
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from pydicom.valuerep import DA, TM
 
 from client.imaging import files_below, mapper, patients_of, read_headers
 from client.intake.frame import Frame
@@ -25,10 +26,11 @@ from client.intake.headers import UNREADABLE
 from client.intake.images import moved
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
+from client.intake.stacks import StackPlan
 from client.overrides import site_overrides
 from client.preprocess import Placement, labels_back, place, prepare
 from client.pseudonyms import load_secret
-from client.reading import Job, Study, read_study
+from client.reading import Job, read_study
 from client.segmentation_files import ALGORITHM, encode_segmentation
 from client.site import SiteConfig, inside, load_site
 from protocol.config import Preprocessing
@@ -38,6 +40,9 @@ from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 __all__ = ["Exported", "Segment", "export_masks", "planes_back", "segmentations"]
 
 PHASES = ("ed", "es")
+DATED = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+COPIED = (*DATED, "AccessionNumber", "PatientID", "PatientName", "PatientSex", "StudyID",
+          "ReferringPhysicianName")  # fmt: skip
 #: From a cine (2, Z, Y, X) on the common grid to labels uint8 of the same shape.
 Segment = Callable[[np.ndarray], np.ndarray]
 
@@ -52,7 +57,10 @@ class Exported:
 
 
 def planes_back(
-    labels: np.ndarray, study: Study, at: Placement
+    labels: np.ndarray,
+    plan: StackPlan,
+    drawn_on: Mapping[tuple[int, int], Frame],
+    at: Placement,
 ) -> tuple[list[tuple[Frame, np.ndarray]], ...]:
     """Return, for ED and for ES, each acquired slice's frame and its labels (Y, X) as acquired.
 
@@ -60,9 +68,9 @@ def planes_back(
     ----------
     labels : ndarray
         uint8 (2, Z, size, size), canonical, on the common grid.
+    drawn_on : mapping
+        As of `client.masks.Labelled`.
     """
-    plan = study.plan
-    drawn_on = {} if study.labelled is None else study.labelled.drawn_on
     back = labels_back(labels, at)
     return tuple(
         [
@@ -125,9 +133,21 @@ def segmentations(
 def _header(path: Path) -> Dataset:
     try:
         with open_dicom(path, bare=True) as (stream, bare, _), quietly():
-            return dcmread(stream, stop_before_pixels=True, force=bare)
+            return _mended(dcmread(stream, stop_before_pixels=True, force=bare))
     except UNREADABLE as error:
         raise DataError("an image cannot be read again") from error
+
+
+def _mended(header: Dataset) -> Dataset:
+    """Give a header what every SEG copies: empty where absent, as for dates of the year 0."""
+    for keyword in COPIED:
+        header.setdefault(keyword, "")
+    for keyword, kind in DATED.items():
+        try:
+            kind(header[keyword].value or "")
+        except ValueError:
+            header[keyword].value = ""
+    return header
 
 
 def export_masks(
@@ -239,7 +259,8 @@ def _export(
         return 0
     written = 0
     algorithm = None if segment is None else ALGORITHM
-    for phase, planes in zip(PHASES, planes_back(found, study, at), strict=True):
+    drawn_on = {} if study.labelled is None else study.labelled.drawn_on
+    for phase, planes in zip(PHASES, planes_back(found, study.plan, drawn_on, at), strict=True):
         for count, dataset in enumerate(segmentations(planes, order, phase, algorithm)):
             path = out / f"{job.key}-{phase}{f'-{count + 1}' if count else ''}.dcm"
             dcmwrite(path, dataset, enforce_file_format=True)

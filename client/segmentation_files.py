@@ -13,6 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
 
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 
@@ -59,7 +60,8 @@ def encode_segmentation(
     """
     number_of = np.zeros(max(order) + 1, np.uint8)
     number_of[list(order)] = np.arange(1, len(order) + 1)
-    sources = list(images) if frame_numbers is None else [_of_phase(images[0], frame_numbers)]
+    several = frame_numbers is None
+    sources = _one_stack(images) if several else [_of_phase(images[0], frame_numbers or ())]
     own = _one_series(sources)
     try:
         segmentation = hd.seg.Segmentation(
@@ -106,10 +108,30 @@ def _of_phase(image: Dataset, numbers: Sequence[int]) -> Dataset:
     shown = Dataset()
     shown.update(image)
     shown.file_meta = image.file_meta
-    groups = image.PerFrameFunctionalGroupsSequence
-    shown.PerFrameFunctionalGroupsSequence = Items([groups[number - 1] for number in numbers])
+    groups = [image.PerFrameFunctionalGroupsSequence[number - 1] for number in numbers]
+    shared = Dataset()
+    shared.update(image.SharedFunctionalGroupsSequence[0])
+    # Some scanners repeat in every frame what highdicom looks for once.
+    for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if keyword not in shared and keyword in groups[0]:
+            shared[keyword] = groups[0][keyword]
+    shown.SharedFunctionalGroupsSequence = Items([shared])
+    shown.PerFrameFunctionalGroupsSequence = Items(groups)
     shown.NumberOfFrames = len(numbers)
     return shown
+
+
+def _one_stack(images: Sequence[Dataset]) -> list[Dataset]:
+    """Give all images the first one's frame of reference and orientation.
+
+    They are one stack; but directions differ in their last digits from breath-hold to breath-hold,
+    and there are archives whose anonymiser drew a new frame of reference for every file.
+    """
+    reference = images[0].get("FrameOfReferenceUID") or generate_uid()
+    for image in images:
+        image.FrameOfReferenceUID = reference
+        image.ImageOrientationPatient = images[0].ImageOrientationPatient
+    return list(images)
 
 
 def _restore_frame_numbers(segmentation: Dataset, numbers: Sequence[int]) -> None:

@@ -97,11 +97,15 @@ class Frame:
     @property
     def centre_mm(self) -> np.ndarray:
         """Centre of the image, LPS mm."""
+        # Plain Python, as it is asked for every frame several times.
         dy, dx = self.pixel_spacing_mm
-        return (
-            np.array(self.position_mm)
-            + self.along_row * dx * (self.cols - 1) / 2
-            + self.along_column * dy * (self.rows - 1) / 2
+        cols, rows = self.cols - 1, self.rows - 1
+        along, down = self.orientation[:3], self.orientation[3:]
+        return np.array(
+            [
+                p + a * dx * cols / 2 + d * dy * rows / 2
+                for p, a, d in zip(self.position_mm, along, down, strict=True)
+            ]
         )
 
 

@@ -94,6 +94,7 @@ KEYWORDS = (
     "TriggerTime",
 )
 TAG = {keyword: Tag(keyword) for keyword in KEYWORDS}
+NUMBER = {keyword: int(tag) for keyword, tag in TAG.items()}
 TAGS = (*TAG.values(), *SCALE_TAGS)
 WANTED = frozenset(int(tag) for tag in TAGS)
 PIXEL_DATA = 0x7FE00010
@@ -103,19 +104,18 @@ class _Raw:
     """Values of a dataset from their bytes: pydicom's conversion costs more than the read."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+        self.elements = {int(tag): dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118
 
     def words(self, keyword: str) -> tuple[str, ...]:
-        tag = TAG[keyword]
-        if tag not in self.dataset:
+        element = self.elements.get(NUMBER[keyword])
+        if element is None or element.value is None:
             return ()
-        value = self.dataset.get_item(tag).value
-        if value is None:
-            return ()
-        if not isinstance(value, bytes):
-            return (str(value),)
-        text = value.decode("latin-1").strip("\0 ")
-        return tuple(word.strip() for word in text.split("\\")) if text else ()
+        if not isinstance(element.value, bytes):
+            return (str(element.value),)
+        text = element.value.decode("latin-1").strip("\0 ")
+        if "\\" not in text:
+            return (text,) if text else ()
+        return tuple(word.strip() for word in text.split("\\"))
 
     def word(self, keyword: str) -> str:
         words = self.words(keyword)
@@ -132,10 +132,9 @@ class _Raw:
         return float(word) if word else default
 
     def short(self, keyword: str, default: int = 0) -> int:
-        tag = TAG[keyword]
-        if tag not in self.dataset:
+        raw = self.elements.get(NUMBER[keyword])
+        if raw is None:
             return default
-        raw = self.dataset.get_item(tag)
         if not isinstance(raw.value, bytes):
             return int(raw.value)
         return int.from_bytes(raw.value[:2], "little" if raw.is_little_endian else "big")

@@ -22,7 +22,7 @@ MIN_RR_MS, MAX_RR_MS = 250.0, 2000.0
 FILLS = 0.05
 # Frames that are nearer than this share of the common step stay as they are: interpolation would
 # blur more than it aligned.
-TOLERANCE = 0.1
+TOLERANCE = 0.2
 # Frames further apart than a fifth of a beat show different shapes; no mixture is one of a heart.
 MAX_MIXED_GAP = 0.2
 GAP = 1.5

@@ -21,12 +21,13 @@ __all__ = ["SCALE_TAGS", "linear_scale"]
 CREATOR = b"Philips MR Imaging DD 001"
 GROUP, SCALE_SLOPE = 0x2005, 0x0E
 BLOCKS = range(0x10, 0x20)
+# Private creator and scale slope of each block.
+PHILIPS = tuple((Tag(GROUP, block), Tag(GROUP, block << 8 | SCALE_SLOPE)) for block in BLOCKS)
 REAL_WORLD_MAP = Tag("RealWorldValueMappingSequence")
 
 SCALE_TAGS: tuple[BaseTag, ...] = (
     REAL_WORLD_MAP,
-    *(Tag(GROUP, block) for block in BLOCKS),
-    *(Tag(GROUP, block << 8 | SCALE_SLOPE) for block in BLOCKS),
+    *(tag for pair in PHILIPS for tag in pair),
 )
 """Elements that `linear_scale` reads beside RescaleSlope and RescaleIntercept."""
 
@@ -51,8 +52,7 @@ def linear_scale(dataset: Dataset, number: Callable[[str, float], float]) -> tup
 
 
 def _philips_scale_slope(dataset: Dataset) -> float | None:
-    for block in BLOCKS:
-        creator, tag = Tag(GROUP, block), Tag(GROUP, block << 8 | SCALE_SLOPE)
+    for creator, tag in PHILIPS:
         if creator not in dataset or tag not in dataset:
             continue
         name = dataset.get_item(creator).value

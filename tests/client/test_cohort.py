@@ -14,6 +14,7 @@ import yaml
 from client.archives import ACDC_LABELS, acdc_patients, read_acdc
 from client.check import examine
 from client.cohort import Cohort, load_cohort
+from client.intake.headers import read_header
 from client.masks import map_labels
 from client.site import load_site
 from protocol.config import Preprocessing
@@ -121,6 +122,36 @@ def test_other_settings_or_files_are_read_anew(elm: Path) -> None:
     fewer = load_cohort(elm, OPTIONS)
     count = [sum(p.labels is not None for p in c.patients) for c in (first, fewer)]
     assert count[1] == count[0] - 1 and fewer.fingerprint != first.fingerprint
+
+
+def test_a_missing_slice_sets_the_study_aside_unless_the_site_allows_it(elm: Path) -> None:
+    whole = load_cohort(elm, OPTIONS)
+    series: dict[tuple[str, float], list[Path]] = {}
+    for path in (elm / "dicom").rglob("IM*"):
+        header = read_header(path)
+        assert isinstance(header, tuple)
+        if header[0].text.startswith("cine_tf2d_sax"):
+            at = float(header[0].normal @ header[0].centre_mm)
+            series.setdefault((header[0].patient_id, round(at, 1)), []).append(path)
+    patient = min(number for number, _ in series)
+    planes = sorted(at for number, at in series if number == patient)
+    for path in series[patient, planes[len(planes) // 2]]:
+        path.unlink()
+    fewer = load_cohort(elm, OPTIONS)
+    reasons = {r.reason: (r.kind, r.count) for r in fewer.refused}
+    assert len(fewer.patients) == len(whole.patients) - 1
+    kind, count = reasons[
+        "slices are unevenly spaced: between others more are missing than "
+        "quality.max_missing_slices of site.yaml allows"
+    ]
+    assert (kind, count) == ("patient", 1)
+    _edit(elm, quality={"max_missing_slices": 1})
+    mended = load_cohort(elm, OPTIONS)
+    assert [p.cine.shape for p in mended.patients] == [p.cine.shape for p in whole.patients]
+    reasons = {r.reason: (r.kind, r.count) for r in mended.refused}
+    note = "a slice between others is missing, interpolated from its neighbours"
+    assert reasons[note] == ("stack", 1)
+    assert any(r.kind == "stack" for r in examine(mended, load_site(elm)).refused)
 
 
 def test_a_damaged_cache_is_made_again(elm: Path) -> None:

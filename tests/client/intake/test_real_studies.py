@@ -14,10 +14,13 @@ from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.images import decode
+from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
 from client.intake.stacks import BASE_TO_APEX, StackPlan, plan_stack
-from client.preprocess import Stack, prepare
+from client.preprocess import Stack, place, prepare
+from client.segment_export import planes_back, segmentations
 from protocol.config import Preprocessing
+from shared_models.labels import LV, MYO, RV
 
 # Original number, ED ml, ES ml, EF, true slice distance mm.
 GOLDEN = {
@@ -71,6 +74,41 @@ def test_trigger_times_differ_by_slice_in_101(real_studies: Path) -> None:
     plan = plan_stack(_sorted(real_studies / "SCD0000101").cine)
     assert plan.shape[:2] == (2, 9)
     assert len({f.trigger_ms for f in plan.frames[0]}) > 1
+
+
+def test_diastole_of_101_is_its_later_frame(real_studies: Path) -> None:
+    """Exported are end-systole at .375 and end-diastole at .925 of the beat, in that order."""
+    plan = plan_stack(_sorted(real_studies / "SCD0000101").cine)
+    assert plan.phases == pytest.approx((0.375, 0.925), abs=0.001) and plan.diastole == 1
+    # Heart rates of 76 to 80: the same phases, so that no slice is interpolated.
+    assert plan.notes == () and not any(blend.mixes for blend in plan.blends)
+
+
+@pytest.mark.parametrize("study", ["SCD0000101", "vida"])
+def test_masks_go_back_onto_real_studies(study: str, real_studies: Path, tmp_path: Path) -> None:
+    """Each breath-hold has its own last digits of orientation; 101 a reference a file."""
+    plan = plan_stack(_sorted(real_studies / study).cine)
+    cine = Stack(decode(plan), plan.affine, plan.spacing_mm)
+    at = place(cine, Preprocessing(), diastole=plan.diastole)
+    labels = np.zeros((2, plan.shape[1], at.size, at.size), np.uint8)
+    y, x = np.mgrid[: at.size, : at.size] - (at.size - 1) / 2
+    for phase, radius in zip(labels, (17, 12), strict=True):
+        phase[:, np.hypot(y, x) < radius + 6] = MYO
+        phase[:, np.hypot(y, x) < radius] = LV
+        phase[:, (np.hypot(y, x + 30) < 14) & (np.hypot(y, x) >= radius + 6)] = RV
+    planes = planes_back(labels, plan, {}, at)
+    paths = []
+    for name, group in zip(("ed", "es"), planes, strict=True):
+        for dataset in segmentations(group, (LV, MYO, RV), name, None):
+            paths.append(tmp_path / f"{name}.dcm")
+            dataset.save_as(paths[-1], enforce_file_format=True)
+    back = read_segmentations(paths, plan, {1: "LV", 2: "MYO", 3: "RV"})
+    assert back.phases == at.phases and not back.drawn_on
+    again = prepare(cine, Preprocessing(), labels=back.labels, phases=at.phases).labels
+    assert again is not None
+    for label in (LV, MYO, RV):
+        both = ((again == label) & (labels == label)).sum()
+        assert 2 * both / ((again == label).sum() + (labels == label).sum()) > 0.95
 
 
 def test_misplaced_epicardial_contours_of_501_are_caught(shared_data: Path) -> None:
