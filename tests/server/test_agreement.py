@@ -81,7 +81,9 @@ def test_intervals_by_events_are_quantiles(grid_end: str) -> None:
 def test_intervals_by_events_need_events() -> None:
     months = np.linspace(1, 60, 200)
     section = Prognosis(num_intervals=5, intervals="events")
-    with pytest.raises(QuorumError, match="do not suffice for 5 intervals in which the curve falls alike"):
+    with pytest.raises(
+        QuorumError, match="do not suffice for 5 intervals in which the curve falls alike"
+    ):
         time_grid([table(months, np.zeros(200))], section)
 
 
