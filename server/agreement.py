@@ -75,10 +75,11 @@ def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
     """Return the right ends of the survival intervals, months.
 
     The grid ends at `supported_months`, or with ``grid_end: follow_up`` at the end of the surveyed
-    interval that holds the last follow-up. ``intervals: events`` are quantiles of the surveyed
-    event times by Kaplan-Meier (Kvamme & Borgan, Lifetime Data Anal 2021;27:710, section 3.3.2).
-    Equally many events instead would make the last interval wide where most are censored, and how
-    long each was at risk in it would be lost.
+    interval that holds the last follow-up, as far as it is told: hospitals spread small cells over
+    their neighbours, which may move the end later. ``intervals: events`` are quantiles of the
+    surveyed event times by Kaplan-Meier (Kvamme & Borgan, Lifetime Data Anal 2021;27:710, section
+    3.3.2). Equally many events instead would make the last interval wide where most are censored,
+    and how long each was at risk in it would be lost.
 
     Raises
     ------

@@ -139,8 +139,9 @@ def test_curves_to_the_last_follow_up_are_judged_while_enough_remain(
     folder = run(study(prognosis=section), sites, tmp_path / "run")
     results = load_results(folder / "results.json")
     facts = results.study
-    # Everybody is followed for less than 72 months, but few for nearly as long.
-    assert facts.cuts_months[-1] > 60 > facts.horizon_months > 24
+    # Few are followed for nearly the 72 months that nobody is followed beyond. The survey spreads
+    # small cells, so that it may tell of more.
+    assert 90 >= facts.cuts_months[-1] > 66 >= facts.horizon_months > 24
     judged = results.arms["federated"]
     assert judged.sites["h2"].pairs.tau_months == facts.horizon_months
     common = judged.evaluation["external"]
