@@ -75,8 +75,11 @@ def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
     """Return the right ends of the survival intervals, months.
 
     The grid ends at `supported_months`, or with ``grid_end: follow_up`` at the end of the surveyed
-    interval that holds the last follow-up. ``intervals: events`` are quantiles of the surveyed
-    event times (Kvamme & Borgan, Lifetime Data Anal 2021;27:710, section 3.3.2).
+    interval that holds the last follow-up, as far as it is told: hospitals spread small cells over
+    their neighbours, which may move the end later. ``intervals: events`` are quantiles of the
+    surveyed event times by Kaplan-Meier (Kvamme & Borgan, Lifetime Data Anal 2021;27:710, section
+    3.3.2). Equally many events instead would make the last interval wide where most are censored,
+    and how long each was at risk in it would be lost.
 
     Raises
     ------
@@ -98,12 +101,13 @@ def _by_events(total: LifeTable, end: float, shares: FloatArray) -> FloatArray:
     """Return the times by which these shares of the fall of S up to ``end`` have come."""
     curve = kaplan_meier(total.grid_months, total.events.sum(axis=0), total.at_risk.sum(axis=0))
     inside = np.isfinite(curve.survival) & (curve.months <= end)
+    # Where nothing happens the curve stands still: the first time at which it got there counts.
     fallen, first = np.unique(1 - curve.survival[inside], return_index=True)
     cuts = np.append(np.interp(shares[:-1] * fallen[-1], fallen, curve.months[first]), end)
     if not (np.diff(cuts, prepend=0.0) > 1e-6).all():
         raise QuorumError(
-            f"The surveyed events do not suffice for {len(shares)} intervals of equally many; "
-            "lower prognosis.num_intervals or set prognosis.intervals to equal."
+            f"The surveyed events do not suffice for {len(shares)} intervals in which the curve "
+            "falls alike; lower prognosis.num_intervals or set prognosis.intervals to equal."
         )
     return cuts
 

@@ -50,6 +50,13 @@ MIN_C_TD, MAX_IBS, MAX_GAP = 0.65, 0.17, 0.01
 LEFT_OUT = 2
 CANDIDATES: dict[str, dict[str, Any]] = {
     "as configured": {},
+    "weight decay .01": {"weight_decay": 0.01},
+    "grid ends with enough patients": {"grid_end": "at_risk"},
+    "equal intervals": {"intervals": "equal"},
+    "20 intervals": {"num_intervals": 20},
+    "learning rate .003": {"learning_rate": 0.003},
+    "no momentum": {"momentum": 0.0},
+    "dropout .3": {"dropout": 0.3},
 }
 
 

@@ -64,7 +64,7 @@ def test_the_grid_reaches_the_last_follow_up_where_a_study_asks_for_it() -> None
 
 
 @pytest.mark.parametrize("grid_end", ["at_risk", "follow_up"])
-def test_intervals_of_equally_many_events_are_quantiles(grid_end: str) -> None:
+def test_intervals_by_events_are_quantiles(grid_end: str) -> None:
     # Without censoring Kaplan-Meier's quantiles are the sample's, and half-years lose little.
     months = np.random.default_rng(3).exponential(20, 4000)
     months = months[months < 60]
@@ -78,10 +78,12 @@ def test_intervals_of_equally_many_events_are_quantiles(grid_end: str) -> None:
     assert found == pytest.approx([0.2] * 5, abs=0.02)
 
 
-def test_intervals_of_equally_many_events_need_events() -> None:
+def test_intervals_by_events_need_events() -> None:
     months = np.linspace(1, 60, 200)
     section = Prognosis(num_intervals=5, intervals="events")
-    with pytest.raises(QuorumError, match="do not suffice for 5 intervals of equally many; lower"):
+    with pytest.raises(
+        QuorumError, match="do not suffice for 5 intervals in which the curve falls alike"
+    ):
         time_grid([table(months, np.zeros(200))], section)
 
 
