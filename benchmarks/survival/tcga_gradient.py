@@ -5,8 +5,8 @@ ones), the partial likelihood of batches of 8 divided by the batch, five rounds 
 plain SGD at every region, regions weighted by their patients, the initial weights of the same
 seeds. The rates are those in the published result files; the published rounds follow from
 FLamby's ``(866 // 6 // 8) * 30 // 100``. The order of the batches is drawn by us. Cyclic weight
-transfer asks one region a round, so that five of the six are asked; pooled and local training are
-30 epochs of Adam.
+transfer asks one region a round, five of the six, in the order that FLamby draws from the same
+seeds; pooled and local training are 30 epochs of Adam.
 
 It is a biased loss (a patient is compared with seven others), kept here only to stand beside the
 published figures.
@@ -32,6 +32,8 @@ BATCH, STEPS, ROUNDS, EPOCHS = 8, 100, 5, 30
 ADAPTIVE = {"beta_1": 0.9, "beta_2": 0.999, "tau": 1e-8, "initial_v": 0.0}
 CENTRAL_RATE = 0.1
 Order = Callable[[int, int], int]
+# A published seed, which gives the first weights, and one of the orders of batches drawn for it.
+Draw = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ def initial(num_covariates: int, seed: int) -> np.ndarray:
         return nn.Linear(num_covariates, 1).weight[0].detach().double().numpy()
 
 
-def _turn(seed: int, number: int) -> int:
+def published_turn(seed: int, number: int) -> int:
+    """Return the region of a round of the first cycle, as FLamby draws it."""
+    return int(np.random.default_rng(seed).permutation(REGIONS)[number - 1])
+
+
+def our_turn(seed: int, number: int) -> int:
+    """Return the region of a round as a study with ``ask: in turn`` does."""
     return int(whose_turn(map(str, range(REGIONS)), seed, "tcga", number))
 
 
@@ -101,17 +109,17 @@ class Run:
 
 
 def train(
-    data: Tcga, setting: Setting, seeds: Sequence[int], turn: Order = _turn
+    data: Tcga, setting: Setting, draws: Sequence[Draw], turn: Order = published_turn
 ) -> list[np.ndarray]:
-    """Return the test patients' scores after the last round, (N,) for each seed."""
-    runs = [Run(data, setting, seed) for seed in seeds]
-    batches = Batches.of(
-        data.training * len(seeds),
-        [generator(s, "tcga/batches", site=str(k)) for s in seeds for k in range(REGIONS)],
-        BATCH,
-        ROUNDS * STEPS,
-    )
-    taken = np.zeros(len(seeds) * REGIONS, int)
+    """Return the test patients' scores after the last round, (N,) for each draw."""
+    runs = [Run(data, setting, seed) for seed, _ in draws]
+    rngs = [
+        generator(seed, "tcga/batches", round_index=draw, site=str(region))
+        for seed, draw in draws
+        for region in range(REGIONS)
+    ]
+    batches = Batches.of(data.training * len(draws), rngs, BATCH, ROUNDS * STEPS)
+    taken = np.zeros(len(rngs), int)
     for number in range(1, ROUNDS + 1):
         asked = [(place, k) for place, run in enumerate(runs) for k in run.asked(number, turn)]
         models = np.array([place * REGIONS + region for place, region in asked])
@@ -129,14 +137,14 @@ def train(
     return [data.test.x @ run.weights["w"] for run in runs]
 
 
-def central(data: Tcga, patients: Patients, seeds: Sequence[int]) -> list[np.ndarray]:
-    """Return the test patients' scores after 30 epochs of Adam on some patients, (N,) a seed."""
+def central(data: Tcga, patients: Patients, draws: Sequence[Draw]) -> list[np.ndarray]:
+    """Return the test patients' scores after 30 epochs of Adam on some patients, (N,) a draw."""
     num_steps = EPOCHS * -(-len(patients) // BATCH)
-    rngs = [generator(seed, "tcga/central") for seed in seeds]
-    batches = Batches.of([patients] * len(seeds), rngs, BATCH, num_steps)
-    weights = torch.from_numpy(np.stack([initial(len(data.names), seed) for seed in seeds]))
+    rngs = [generator(seed, "tcga/central", round_index=draw) for seed, draw in draws]
+    batches = Batches.of([patients] * len(draws), rngs, BATCH, num_steps)
+    weights = torch.from_numpy(np.stack([initial(len(data.names), seed) for seed, _ in draws]))
     optimiser = torch.optim.Adam([weights], lr=CENTRAL_RATE)
-    models = np.arange(len(seeds))
+    models = np.arange(len(draws))
     for step in range(num_steps):
         weights.grad = torch.from_numpy(batches.gradient(models, weights.numpy(), step))
         optimiser.step()
