@@ -1,8 +1,7 @@
 """One site's images, from a tree of files to its patients, read by one process or several."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.nifti import index_nifti
 from client.intake.segmentations import index_segmentations
+from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES, files_below
 from client.preprocess import Prepared
 from client.pseudonyms import pseudonym
 from client.quality import QualityLimits
@@ -29,15 +29,6 @@ __all__ = ["read_dicom_site"]
 Progress = Callable[[int, int], None]
 CHUNK = 200
 LIMITS = QualityLimits()
-
-
-def _files(root: Path) -> list[str]:
-    """All files below a folder in a fixed order; folders that are links are not entered."""
-    found: list[str] = []
-    for folder, inner, names in os.walk(root, followlinks=False):
-        inner.sort()
-        found.extend(os.path.join(folder, name) for name in sorted(names))
-    return found
 
 
 def _headers(paths: Sequence[str], bare: bool) -> tuple[list[Frame], Counter[str]]:
@@ -71,6 +62,8 @@ def read_dicom_site(
     mask_root: Path | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
+    max_files: int = MAX_FILES,
+    max_study_images: int = MAX_STUDY_IMAGES,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -84,6 +77,8 @@ def read_dicom_site(
         Beyond which a study or a mask is set aside.
     bare : bool
         Whether files without a DICOM preamble are read.
+    max_files, max_study_images : int
+        More files are an error; a study of more images is not used.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -98,23 +93,32 @@ def read_dicom_site(
     Raises
     ------
     DataError
-        If most masks follow another label convention than ``site.yaml`` states.
+        If most masks follow another label convention than ``site.yaml`` states, or there are more
+        than ``max_files`` files.
     """
     tell = progress or (lambda done, total: None)
-    paths = _files(root)
+    paths = files_below(root, max_files)
     total, done = 2 * len(paths), 0
     refused: Counter[tuple[str, str]] = Counter()
     frames: list[Frame] = []
+    per_study: Counter[str] = Counter()
     with _mapper(workers) as each:
         chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
         for chunk, (found, bad) in zip(
             chunks, each(partial(_headers, bare=bare), chunks), strict=True
         ):
-            frames += found
+            for frame in found:
+                per_study[frame.study_uid] += 1
+                # Of a study beyond the limit no more than its beginning is ever in memory.
+                if per_study[frame.study_uid] <= max_study_images:
+                    frames.append(frame)
             refused.update({("file", reason): count for reason, count in bad.items()})
             done += len(chunk)
             tell(done, total)
-        jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
+        studies = _studies(frames)
+        jobs = _jobs(
+            studies, per_study, max_study_images, secret, options, limits, masks, mask_root, refused
+        )
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -124,8 +128,35 @@ def read_dicom_site(
     return _collect(outcomes, refused)
 
 
+def _studies(frames: Iterable[Frame]) -> dict[str, dict[str, list[Frame]]]:
+    """Return the frames by patient and study."""
+    by_patient: dict[str, dict[str, list[Frame]]] = {}
+    for frame in frames:
+        by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
+    return by_patient
+
+
+def _drop_too_large(
+    by_patient: dict[str, dict[str, list[Frame]]],
+    per_study: Mapping[str, int],
+    limit: int,
+    refused: Counter[tuple[str, str]],
+) -> None:
+    for patient, studies in list(by_patient.items()):
+        large = [uid for uid in studies if per_study[uid] > limit]
+        for uid in large:
+            del studies[uid]
+        if large:
+            kind = "series" if studies else "patient"
+            refused[(kind, f"study of more than {limit} images")] += len(large) if studies else 1
+        if not studies:
+            del by_patient[patient]
+
+
 def _jobs(
-    frames: Iterable[Frame],
+    by_patient: dict[str, dict[str, list[Frame]]],
+    per_study: Mapping[str, int],
+    max_study_images: int,
     secret: bytes,
     options: Preprocessing,
     limits: QualityLimits,
@@ -133,9 +164,6 @@ def _jobs(
     mask_root: Path | None,
     refused: Counter[tuple[str, str]],
 ) -> list[Job]:
-    by_patient: dict[str, dict[str, list[Frame]]] = {}
-    for frame in frames:
-        by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
     mask_paths: dict[str, list[Path]] = {}
     if masks is not None and mask_root is not None:
         index = index_segmentations if masks.format == "dicom_seg" else index_nifti
@@ -143,6 +171,7 @@ def _jobs(
         orphans = sum(patient not in by_patient for patient in mask_paths)
         refused[("mask", "file is not a mask")] += others
         refused[("mask", "mask of a patient without images")] += orphans
+    _drop_too_large(by_patient, per_study, max_study_images, refused)
     return [
         Job(
             pseudonym(secret, patient),

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from client.dictionary import AS_IS, COVARIATES, covariate
+from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES
 from client.pacs.settings import PacsSettings
 from client.quality import QualityLimits
 from protocol.config import SiteName
@@ -49,12 +50,17 @@ class Images(_Frozen):
     without_preamble : bool
         Read DICOM files that lack the 128 bytes and the word at their beginning. Off: nearly all of
         them are something else.
+    max_files, max_study_images : int
+        Bounds of memory: more files below ``path`` are an error, a study of more images (frames of
+        enhanced files counted) is not used.
     """
 
     format: Literal["dicom", "acdc"]
     path: str = Field(min_length=1)
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
     without_preamble: bool = False
+    max_files: int = Field(MAX_FILES, ge=1)
+    max_study_images: int = Field(MAX_STUDY_IMAGES, ge=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:

@@ -3,6 +3,7 @@
 Axes: T phases, Z slices, Y rows, X columns.
 """
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from client.intake.stacks import StackPlan
 from protocol.errors import DataError
 
 __all__ = ["decode"]
+
+# 4 GB; 60 phases of 30 slices of 512 x 512 are half of it.
+MAX_STACK_VALUES = 1_000_000_000
 
 
 def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
@@ -36,8 +40,11 @@ def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
     Raises
     ------
     DataError
-        If pixels are missing, damaged, or compressed in a way that cannot be decoded here.
+        If pixels are missing, damaged, too many, or compressed in a way that cannot be decoded
+        here.
     """
+    if math.prod(plan.shape) > MAX_STACK_VALUES:
+        raise DataError("the stack is larger than a billion pixels")
     stack = np.empty(plan.shape, dtype=np.float32)
     with Decoder() if decoder is None else nullcontext(decoder) as use:
         for t, phase in enumerate(plan.frames):
