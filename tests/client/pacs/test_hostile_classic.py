@@ -96,7 +96,7 @@ def archive(make_image: Callable[..., Dataset]) -> Iterator[tuple[FakeArchive, i
 
 
 STUDIES = [Entry(1, uid="1.2.0"), Entry(2, uid="1.2.1")]
-QUICK = {"retries": 0, "silence_timeout_s": 0.6, "connect_timeout_s": 0.6}
+QUICK = {"retries": 0, "silence_timeout_s": 2.0, "connect_timeout_s": 2.0}
 
 
 def assert_only_the_first_fails(site: Path, words: str) -> None:
@@ -152,7 +152,7 @@ def fewer(event: Any, images: list[Dataset]) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (hang, "silent for 0.6 s"),
+        (hang, "silent for 2 s"),
         (another_study, "3 of 3 images that the archive announces did not come"),
         (flood, "keeps sending what was not asked for"),
         (enormous, "a file of more than 1 MB"),

@@ -181,5 +181,5 @@ def test_a_journal_survives_a_torn_line_and_names_a_damaged_one(tmp_path: Path) 
     lines = path.read_bytes().splitlines(keepends=True)
     for wrong in (b"rubbish\n", b'{"event": "stored", "detail": {"study": "s"}}\n', b"[]\n"):
         path.write_bytes(lines[0] + wrong + lines[1])
-        with pytest.raises(DataError, match="line 2 of .concors/fetch.jsonl is damaged"):
+        with pytest.raises(DataError, match=r"line 2 of \.concors/fetch\.jsonl is damaged"):
             Journal(path)
