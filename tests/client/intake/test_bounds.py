@@ -1,7 +1,9 @@
 """Hostile and enormous stores: bounded, refused with a reason, and the rest is read."""
 
+import inspect
 import os
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def test_loops_pipes_and_links_are_refused_and_the_rest_is_read(oak: Path, tmp_p
 def test_folders_may_lie_as_deep_as_a_disk_allows(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     try:
-        for _ in range(1500):
+        for _ in range(200):
             os.mkdir("d", dir_fd=here)
             below = os.open("d", os.O_RDONLY, dir_fd=here)
             os.close(here)
@@ -57,14 +59,12 @@ def test_folders_may_lie_as_deep_as_a_disk_allows(tmp_path: Path) -> None:
         os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
     finally:
         os.close(here)
-    assert len(files_below(tmp_path)) == 1
-    cache_key([tmp_path], {})
-    # Whoever clears temporary folders recurses.
-    Path(files_below(tmp_path)[0]).unlink()
-    while (tmp_path / "d" / "d").exists():
-        (tmp_path / "d" / "d").rename(tmp_path / "e")
-        (tmp_path / "d").rmdir()
-        (tmp_path / "e").rename(tmp_path / "d")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        assert len(files_below(tmp_path)) == 1
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_the_number_of_files_is_bounded(oak: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_patients_other_study_is_still_read(oak: Path) -> None:
                 dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
                     f"1.2.{copy}"
                 )
-                dataset.save_as(oak / f"{path.name}-{copy}.dcm")
+                dataset.save_as(oak / f"{path.parent.name}-{path.name}-{copy}")
     patients, refused = read_dicom_site(oak, b"s" * 32, OPTIONS, max_study_images=count)
     assert len(patients) == 2
     assert refused[("series", f"study of more than {count} images")] == 1

@@ -4,6 +4,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,11 @@ def real_images(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Some images of one real study (Sunnybrook, GE)."""
     out = tmp_path_factory.mktemp("real")
     with tarfile.open(shared_data / "sunnybrook" / "SCD0000301.tar.xz") as file:
-        names = sorted(name for name in file.getnames() if name.endswith(".dcm"))[:REAL_IMAGES]
-        for name in names:
-            file.extract(name, out, filter="data")
-    return [out / name for name in names]
+        # In the archive's order, and no further: going back unpacks it from its beginning.
+        members = (member for member in file if member.name.endswith(".dcm"))
+        chosen = list(islice(members, REAL_IMAGES))
+        file.extractall(out, chosen, filter="data")
+    return [out / member.name for member in chosen]
 
 
 @pytest.fixture(scope="session")
