@@ -231,7 +231,8 @@ def _images(
         "overrides": overrides_digest(overruled),
         "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
     }
-    key = cache_key([path for path in (root, mask_root) if path is not None], settings)
+    roots = [path for path in (root, mask_root) if path is not None]
+    key = cache_key(roots, settings, config.images.max_files)
     folder = site_dir / ".concors" / "cache"
     cached = load_images(folder, key)
     if cached is not None:
@@ -248,6 +249,8 @@ def _images(
             limits=config.quality,
             bare=config.images.without_preamble,
             overruled=overruled,
+            max_files=config.images.max_files,
+            max_study_images=config.images.max_study_images,
             workers=config.workers,
             progress=progress,
         )

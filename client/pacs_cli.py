@@ -145,7 +145,7 @@ def _tables(summary: "Summary") -> Iterator[Table]:
             table.add_row("...", f"and {len(summary.incomplete) - MAX_ROWS} more")
         yield table
     if summary.absent:
-        lines = ", ".join(map(str, summary.absent[:MAX_ROWS]))
+        lines = ", ".join(map(str, sorted(summary.absent)[:MAX_ROWS]))
         table = Table(title="Not in the archive", show_header=False)
         table.add_row("lines of the list", lines)
         yield table

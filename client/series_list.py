@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.imaging import files_below, mapper, read_headers
+from client.imaging import mapper, read_headers
 from client.intake.frame import Frame
 from client.intake.parts import UNSURE_BELOW, Part, sort_parts
 from client.intake.planes import planes
+from client.intake.walking import files_below
 from client.overrides import IGNORE, series_key, site_overrides, told
 from client.pseudonyms import load_secret, pseudonym
 from client.site import inside, load_site

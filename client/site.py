@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from client.dictionary import AS_IS, COVARIATES, covariate
+from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES
 from client.pacs.settings import PacsSettings
 from client.quality import QualityLimits
 from protocol.config import SiteName
@@ -51,6 +52,9 @@ class Images(_Frozen):
         them are something else.
     overrides : str or None
         A table of what people decided about single series; see `client.overrides`.
+    max_files, max_study_images : int
+        Bounds of memory: more files below ``path`` are an error, a study of more images (frames of
+        enhanced files counted) is not used.
     """
 
     format: Literal["dicom", "acdc"]
@@ -58,6 +62,8 @@ class Images(_Frozen):
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
     without_preamble: bool = False
     overrides: str | None = Field(None, min_length=1)
+    max_files: int = Field(MAX_FILES, ge=1)
+    max_study_images: int = Field(MAX_STUDY_IMAGES, ge=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:

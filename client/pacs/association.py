@@ -6,9 +6,11 @@ bounds, its logger is silent, and `client.pacs.watch` ends what hangs.
 """
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from pynetdicom import AE, _config, evt
@@ -55,7 +57,7 @@ def associated(
     TransferError
         If the archive cannot be reached, refuses, or offers no such service.
     """
-    entity = AE(settings.own_ae_title)
+    entity = _Entity(settings.own_ae_title)
     entity.connection_timeout = entity.acse_timeout = settings.connect_timeout_s
     # Silence is the watch's matter: a large file may take longer than any wait for an answer.
     entity.dimse_timeout = settings.study_timeout_s + settings.connect_timeout_s
@@ -73,7 +75,7 @@ def associated(
     try:
         watch.check()
         if not line.is_established:
-            raise TransferError(_not_established(line))
+            raise TransferError(_not_established(line, reached=entity.transport.reached))
         yield line
         line.release()
     except (ValueError, RuntimeError) as error:
@@ -92,6 +94,8 @@ def bounded(settings: PacsSettings, watch: Watch) -> Callable[[evt.Event], None]
     def opened(event: evt.Event) -> None:
         line: Any = event.assoc
         transport = line.dul.socket
+        transport.reached = True
+        transport._shutdown_socket = partial(_close, transport)
         connection = transport.socket
         connection.settimeout(settings.silence_timeout_s)
         watch.opened(connection)
@@ -145,12 +149,33 @@ def silent(watch: Watch) -> Iterator[None]:
         _config.LOG_REQUEST_IDENTIFIERS, _config.LOG_RESPONSE_IDENTIFIERS = before[2:]
 
 
-def _not_established(line: Association) -> str:
+class _Entity(AE):
+    """One that remembers its connection; pynetdicom forgets one that failed, and leaves it open."""
+
+    transport: Any = None
+
+    def _create_socket(self, *arguments: Any, **more: Any) -> Any:
+        self.transport = super()._create_socket(*arguments, **more)
+        self.transport.reached = False
+        self.transport._shutdown_socket = partial(_close, self.transport)
+        return self.transport
+
+
+def _close(transport: Any) -> None:
+    connection = transport.socket
+    if connection is None:
+        return
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+def _not_established(line: Association, *, reached: bool) -> str:
     if line.is_rejected:
         return (
             "the archive refuses the association; check pacs.ae_title, and that the archive knows "
             "pacs.own_ae_title."
         )
-    if line.is_aborted:
+    if reached:
         return NONSENSE
     return "the archive cannot be reached; check pacs.host, pacs.port, pacs.tls and the network."

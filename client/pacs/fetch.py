@@ -281,6 +281,7 @@ class _Fetch:
             self.summary.num_bytes += receiver.num_bytes
             self.summary.repeated += receiver.repeated
             self.summary.refused.update(receiver.refused)
+            self.store.close(study)
         missing = announced - len(there) - len(receiver.stored)
         return f"{missing} of {announced} images that the archive announces did not come." * (
             missing > 0

@@ -15,12 +15,12 @@ from pydicom import dcmread
 from client.intake.headers import UNREADABLE
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
+from client.intake.walking import DRAFT_SUFFIX
 from client.pacs.journal import Journal
 from protocol.errors import DataError
 
 __all__ = ["Draft", "Store", "identify"]
 
-DRAFT_SUFFIX = ".part"
 UIDS = ["StudyInstanceUID", "SOPInstanceUID"]
 
 
@@ -105,13 +105,25 @@ class Store:
         return Draft(folder / f".{os.getpid()}-{self.num_drafts}{DRAFT_SUFFIX}")
 
     def keep(self, draft: Draft, study: str, image: str) -> None:
-        """Give a whole draft its name, on the disk first and then in the journal."""
+        """Give a draft, once the disk has it whole, its name; then note it in the journal."""
         path = self.path(study, image)
         draft.sync()
         draft.path.replace(path)
-        _sync_folder(path.parent)
         names = (self.name(study), self.name(image))
         self.journal.note_stored(*names, draft.num_bytes, draft.digest.hexdigest())
+
+    def close(self, study: str) -> None:
+        """Wait until the disk has the names of a study's images as well; drop an empty folder.
+
+        Once a study: a name that a failing machine forgets is missed, and fetched again.
+        """
+        folder = self.root / self.name(study)
+        if not folder.is_dir():
+            return
+        if any(folder.iterdir()):
+            _sync_folder(folder)
+        else:
+            folder.rmdir()
 
     def present(self, study: str, images: Iterable[str]) -> dict[str, int]:
         """Return which images are there, and their bytes.
