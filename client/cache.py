@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,26 +28,31 @@ from client.reading import Imaged
 __all__ = ["INTAKE_VERSION", "cache_key", "load_images", "save_images"]
 
 # Raise it whenever the same files would give other arrays.
-INTAKE_VERSION = 2
+INTAKE_VERSION = 3
 KEEP = 4
 RECORD = "record"
+PARTS = ("cine", "labels", "lge", "lge_present")
 
 
 class _Patient(BaseModel):
-    """All that is kept of a patient beside the arrays; anything else is refused."""
+    """All that is kept of a patient beside the arrays; anything else is refused.
+
+    Of a file's text nothing is kept: the manufacturer becomes one of five words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    vendor: str
+    vendor: Annotated[str, Field(pattern=rf"^({'|'.join(VENDORS)})$")]
     field_strength_t: float | None
     spacing_mm: tuple[float, float, float]
     quality: Quality | None
+    partial: bool
 
 
 class _Refused(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: str
-    reason: str
+    kind: Literal["file", "series", "patient", "mask"]
+    reason: Annotated[str, Field(max_length=500, pattern=r"^[\x20-\x7e]+$")]
     count: int = Field(ge=1)
 
 
@@ -97,6 +102,7 @@ def save_images(
                 field_strength_t=p.field_strength_t if np.isfinite(p.field_strength_t) else None,
                 spacing_mm=p.prepared.spacing_mm,
                 quality=p.quality,
+                partial=p.prepared.partial,
             )
             for p in patients
         ),
@@ -128,17 +134,18 @@ def load_images(folder: Path, key: str) -> tuple[list[Imaged], Counter[tuple[str
         with safe_open(path, framework="numpy") as file:
             record = _Record.model_validate_json(file.metadata()[RECORD])
             names = set(file.keys())
+            if not names <= {f"{p.key}/{part}" for p in record.patients for part in PARTS}:
+                return None
             patients = [_imaged(entry, file, names) for entry in record.patients]
     except (SafetensorError, ValidationError, KeyError, TypeError, OSError, ValueError):
         return None
-    refused = Counter({(entry.kind, entry.reason): entry.count for entry in record.refused})
+    refused: Counter[tuple[str, str]] = Counter(
+        {(entry.kind, entry.reason): entry.count for entry in record.refused}
+    )
     return patients, refused
 
 
 def _imaged(entry: _Patient, file: safe_open, names: set[str]) -> Imaged:
-    if entry.vendor not in VENDORS:
-        raise ValueError("unknown vendor in the cache")
-
     def array(part: str) -> np.ndarray | None:
         name = f"{entry.key}/{part}"
         return file.get_tensor(name) if name in names else None
@@ -146,6 +153,13 @@ def _imaged(entry: _Patient, file: safe_open, names: set[str]) -> Imaged:
     cine, present = array("cine"), array("lge_present")
     if cine is None or present is None:
         raise KeyError(entry.key)
-    prepared = Prepared(cine, array("labels"), array("lge"), present.astype(bool), entry.spacing_mm)
+    prepared = Prepared(
+        cine,
+        array("labels"),
+        array("lge"),
+        present.astype(bool),
+        entry.spacing_mm,
+        entry.partial,
+    )
     field = float("nan") if entry.field_strength_t is None else entry.field_strength_t
     return Imaged(entry.key, entry.vendor, field, prepared, entry.quality)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +11,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from client.duplicates import doubtful_patients, without_copies
+from client.intake.challenge_contours import index_contours
 from client.intake.frame import Frame
 from client.intake.headers import read_header
 from client.intake.nifti import index_nifti
 from client.intake.segmentations import index_segmentations
+from client.intake.structures import RTSTRUCT
 from client.preprocess import Prepared
 from client.pseudonyms import pseudonym
 from client.quality import QualityLimits
@@ -69,6 +72,7 @@ def read_dicom_site(
     *,
     masks: Masks | None = None,
     mask_root: Path | None = None,
+    link: Mapping[str, str] | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
     workers: int = 1,
@@ -80,6 +84,8 @@ def read_dicom_site(
     ----------
     root, mask_root : Path
         Folders of the images and of the masks.
+    link : mapping, optional
+        Folder of contours to patient number, for masks of format ``sunnybrook``.
     limits : QualityLimits
         Beyond which a study or a mask is set aside.
     bare : bool
@@ -114,7 +120,7 @@ def read_dicom_site(
             refused.update({("file", reason): count for reason, count in bad.items()})
             done += len(chunk)
             tell(done, total)
-        jobs = _jobs(frames, secret, options, limits, masks, mask_root, refused)
+        jobs = _jobs(frames, secret, options, limits, masks, mask_root, link, refused)
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -125,21 +131,25 @@ def read_dicom_site(
 
 
 def _jobs(
-    frames: Iterable[Frame],
+    frames: Sequence[Frame],
     secret: bytes,
     options: Preprocessing,
     limits: QualityLimits,
     masks: Masks | None,
     mask_root: Path | None,
+    link: Mapping[str, str] | None,
     refused: Counter[tuple[str, str]],
 ) -> list[Job]:
     by_patient: dict[str, dict[str, list[Frame]]] = {}
+    doubtful = doubtful_patients(frames)
+    refused.update({("patient", reason): n for reason, n in Counter(doubtful.values()).items()})
     for frame in frames:
+        if frame.patient_id in doubtful:
+            continue
         by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
     mask_paths: dict[str, list[Path]] = {}
     if masks is not None and mask_root is not None:
-        index = index_segmentations if masks.format == "dicom_seg" else index_nifti
-        mask_paths, others = index(mask_root)
+        mask_paths, others = _index_masks(masks, mask_root, link)
         orphans = sum(patient not in by_patient for patient in mask_paths)
         refused[("mask", "file is not a mask")] += others
         refused[("mask", "mask of a patient without images")] += orphans
@@ -154,6 +164,18 @@ def _jobs(
         )
         for patient, studies in sorted(by_patient.items())
     ]
+
+
+def _index_masks(
+    masks: Masks, root: Path, link: Mapping[str, str] | None
+) -> tuple[dict[str, list[Path]], int]:
+    if masks.format == "dicom_seg":
+        return index_segmentations(root)
+    if masks.format == "rtstruct":
+        return index_segmentations(root, (RTSTRUCT,))
+    if masks.format == "sunnybrook":
+        return index_contours(root, link)
+    return index_nifti(root)
 
 
 def _collect(
@@ -176,6 +198,7 @@ def _collect(
             patients.append(replace(imaged, prepared=bare))
         else:
             patients.append(outcome.imaged)
+    patients = without_copies(patients, refused)
     return sorted(patients, key=lambda imaged: imaged.key), +refused
 
 

@@ -23,10 +23,16 @@ MIN_ENCLOSURE = 0.6
 
 @dataclass(frozen=True)
 class Labelled:
-    """Canonical labels uint8 (2, Z, Y, X) and the cine phases (ED, ES) they were drawn on."""
+    """Canonical labels uint8 (2, Z, Y, X) and the cine phases (ED, ES) they were drawn on.
+
+    ``partial`` says that a class was not drawn, so that its absence means nothing; ``notes`` what
+    was left out of the masks, and why.
+    """
 
     labels: np.ndarray
     phases: tuple[int, int]
+    partial: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def map_labels(values: np.ndarray, convention: Mapping[int, str]) -> np.ndarray:

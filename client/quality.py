@@ -13,16 +13,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
+from client.burned_text import text_characters
 from client.mask_quality import MaskLimits
 from client.preprocess import Stack, find_lv_centre
 
-__all__ = ["Quality", "QualityLimits", "examine_cine", "problems"]
+__all__ = ["BURNED_TEXT", "Quality", "QualityLimits", "examine_cine", "problems"]
 
 REGION_MM, HEART_MM = 60.0, 40.0
 MAX_SHIFT_MM = 25.0
 GRADIENT_MM = 2.0
 # Slices at the tips hardly move; what they do in time says nothing about the trigger.
 MIN_MOTION = 0.25
+BURNED_TEXT = "text is burned into the pixels"
 
 
 class QualityLimits(BaseModel):
@@ -42,6 +44,8 @@ class QualityLimits(BaseModel):
         In-plane jump of one slice against its neighbours.
     max_mistriggered : float
         Share of moving slices whose contraction differs from that of the others, in [0, 1].
+    max_text_characters : int
+        Characters in a line of text burned into the pixels, of the cine or of late enhancement.
     masks : MaskLimits
         Limits on expert masks.
     """
@@ -56,6 +60,7 @@ class QualityLimits(BaseModel):
     min_contrast_to_noise: float = Field(2.0, ge=0)
     max_misalignment_mm: float = Field(12.0, ge=0)
     max_mistriggered: float = Field(0.5, ge=0, le=1)
+    max_text_characters: int = Field(3, ge=0)
     masks: MaskLimits = MaskLimits()
 
 
@@ -83,6 +88,8 @@ class Quality:
     mistriggered : float
         Share of the slices that move whose curve of change over the beat correlates less than .5
         with the median curve of the others, in [0, 1]; 0 for fewer than three phases.
+    text_characters : int
+        Longest line of what looks like burned-in text, see `client.burned_text`.
     """
 
     num_slices: int
@@ -93,6 +100,7 @@ class Quality:
     contrast_to_noise: float
     misalignment_mm: float
     mistriggered: float
+    text_characters: int = 0
 
 
 def examine_cine(cine: Stack) -> Quality:
@@ -119,6 +127,7 @@ def examine_cine(cine: Stack) -> Quality:
         contrast_to_noise=float((blood - muscle) / noise),
         misalignment_mm=_misalignment_mm(region[0], (dy, dx)),
         mistriggered=_mistriggered(heart),
+        text_characters=text_characters(cine.pixels),
     )
 
 
@@ -152,6 +161,7 @@ def problems(quality: Quality, limits: QualityLimits) -> list[str]:
             q.mistriggered <= limits.max_mistriggered,
             f"more than {limits.max_mistriggered:.0%} of the slices contract out of step",
         ),
+        (q.text_characters <= limits.max_text_characters, BURNED_TEXT),
     )
     return [problem for good, problem in checks if not good]
 

@@ -5,9 +5,11 @@ common grid, and the scanner's class.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from client.burned_text import text_characters
+from client.intake.challenge_contours import read_contours
 from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.images import decode
@@ -15,15 +17,16 @@ from client.intake.nifti import read_nifti
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
 from client.intake.stacks import StackPlan, plan_stack
+from client.intake.structures import read_structures
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
 from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
-from client.quality import Quality, QualityLimits, examine_cine, problems
+from client.quality import BURNED_TEXT, Quality, QualityLimits, examine_cine, problems
 from client.site import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 
-__all__ = ["Imaged", "Job", "Reading", "read_patient"]
+__all__ = ["Imaged", "Job", "Reading", "judged", "measurable", "read_patient"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,8 @@ def read_patient(job: Job) -> Reading:
         with Decoder() as decoder:
             plan = plan_stack(chosen.cine)
             cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
-            quality = examine_cine(cine)
-            beyond = problems(quality, job.limits)
-            if beyond:
-                raise DataError(f"set aside: {' and '.join(beyond)}")
-            lge = _late_enhancement(chosen, decoder, refused)
+            quality = measurable(cine, job.limits)
+            lge = _late_enhancement(chosen, decoder, job.limits, refused)
         labelled, convention = _masks(job, plan, cine, refused)
         prepared = prepare(
             cine,
@@ -90,6 +90,8 @@ def read_patient(job: Job) -> Reading:
             phases=None if labelled is None else labelled.phases,
             lge=lge,
         )
+        if labelled is not None:
+            prepared = replace(prepared, partial=labelled.partial)
     except DataError as error:
         refused[("patient", error.sentence)] += 1
         return Reading(None, refused, num_files)
@@ -99,16 +101,54 @@ def read_patient(job: Job) -> Reading:
 
 
 def _late_enhancement(
-    found: Sorted, decoder: Decoder, refused: Counter[tuple[str, str]]
+    found: Sorted,
+    decoder: Decoder,
+    limits: QualityLimits,
+    refused: Counter[tuple[str, str]],
 ) -> Stack | None:
     if not found.lge:
         return None
     try:
         plan = plan_stack(found.lge)
-        return Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
+        pixels = decode(plan, decoder)
+        if text_characters(pixels) > limits.max_text_characters:
+            raise DataError(f"set aside: {BURNED_TEXT}")
+        return Stack(pixels, plan.affine, plan.spacing_mm)
     except DataError as error:
         refused[("series", f"late enhancement: {error.sentence}")] += 1
         return None
+
+
+def measurable(cine: Stack, limits: QualityLimits) -> Quality:
+    """Return the figures of a cine.
+
+    Raises
+    ------
+    DataError
+        If it is beyond the site's limits; the sentence is the reason.
+    """
+    quality = examine_cine(cine)
+    beyond = problems(quality, limits)
+    if beyond:
+        raise DataError(f"set aside: {' and '.join(beyond)}")
+    return quality
+
+
+def judged(labelled: Labelled, limits: QualityLimits) -> dict[int, int] | None:
+    """Return the relabelling under which a mask is right; ``None`` if it is right already.
+
+    Raises
+    ------
+    DataError
+        If the mask cannot be a heart or is beyond the site's limits.
+    """
+    convention = None if labelled.partial else likely_convention(labelled.labels)
+    if convention is None:
+        # The rules speak of anatomy, so they wait until the labels' names are right.
+        beyond = mask_problems(labelled.labels, limits.masks, partial=labelled.partial)
+        if beyond:
+            raise DataError(f"set aside: {' and '.join(beyond)}")
+    return convention
 
 
 def _masks(
@@ -117,18 +157,21 @@ def _masks(
     if job.masks is None or not job.mask_paths:
         return None, None
     try:
-        if job.masks.format == "dicom_seg":
-            labelled = read_segmentations(job.mask_paths, plan, job.masks.labels)
-        else:
-            centre = find_lv_centre(cine.pixels, cine.spacing_mm)
-            phase = systole(cine.pixels, centre, cine.spacing_mm)
-            labelled = read_nifti(job.mask_paths, plan, job.masks.labels, phase)
-        convention = likely_convention(labelled.labels)
-        # The rules speak of anatomy, so they wait until the labels' names are right.
-        beyond = mask_problems(labelled.labels, job.limits.masks) if convention is None else []
-        if beyond:
-            raise DataError(f"set aside: {' and '.join(beyond)}")
-        return labelled, convention
+        labelled = _read_masks(job.masks, job.mask_paths, plan, cine)
+        refused.update(("mask", note) for note in labelled.notes)
+        return labelled, judged(labelled, job.limits)
     except DataError as error:
         refused[("mask", error.sentence)] += 1
         return None, None
+
+
+def _read_masks(masks: Masks, paths: tuple[Path, ...], plan: StackPlan, cine: Stack) -> Labelled:
+    if masks.format == "dicom_seg":
+        return read_segmentations(paths, plan, masks.labels)
+    if masks.format == "rtstruct":
+        return read_structures(paths, plan, masks.rois)
+    if masks.format == "sunnybrook":
+        return read_contours(paths, plan)
+    centre = find_lv_centre(cine.pixels, cine.spacing_mm)
+    phase = systole(cine.pixels, centre, cine.spacing_mm)
+    return read_nifti(paths, plan, masks.labels, phase)

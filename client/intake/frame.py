@@ -45,6 +45,8 @@ class Frame:
         The scanner's own number of the phase; NaN where absent. Canon writes 1 everywhere.
     text : str
         Series description, protocol and sequence name, lower case; for sorting, never stored.
+    person : bytes
+        Digest of birth date and sex, to tell two persons under one number; never stored.
     """
 
     patient_id: str
@@ -70,6 +72,7 @@ class Frame:
     slope: float
     intercept: float
     pixels: Pixels
+    person: bytes = b""
 
     @property
     def along_row(self) -> np.ndarray:

@@ -9,17 +9,15 @@ suffix ``_gt`` is allowed), or one ``NUMBER.nii.gz`` with all cardiac phases.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from client.intake.headers import UNREADABLE
-from client.intake.stacks import StackPlan
+from client.intake.nifti_file import open_nifti
 from client.masks import Labelled, map_labels, pick_phases
 from protocol.errors import DataError
 
-__all__ = ["index_nifti", "onto_grid", "read_nifti"]
+__all__ = ["RAS_TO_LPS", "Grid", "index_nifti", "onto_grid", "read_nifti"]
 
 NAME = re.compile(
     r"^(?P<patient>.+?)(?:_(?:(?P<phase>ed|es)|frame(?P<frame>\d+)))?(?:_gt)?\.nii(?:\.gz)?$",
@@ -27,6 +25,15 @@ NAME = re.compile(
 )
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GRID_TOLERANCE_PX = 0.25
+
+
+class Grid(Protocol):
+    """A cine's grid: shape (T, Z, Y, X), and the affine of (column, row, slice, 1) to LPS mm."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def affine(self) -> np.ndarray: ...
 
 
 def index_nifti(folder: Path) -> tuple[dict[str, list[Path]], int]:
@@ -42,7 +49,7 @@ def index_nifti(folder: Path) -> tuple[dict[str, list[Path]], int]:
     return by_patient, others
 
 
-def onto_grid(values: np.ndarray, affine_ras: np.ndarray, plan: StackPlan) -> np.ndarray:
+def onto_grid(values: np.ndarray, affine_ras: np.ndarray, plan: Grid) -> np.ndarray:
     """Bring NIfTI voxels (columns, rows, slices) to the cine's (Z, Y, X).
 
     Parameters
@@ -76,7 +83,7 @@ def onto_grid(values: np.ndarray, affine_ras: np.ndarray, plan: StackPlan) -> np
 
 def read_nifti(
     paths: Sequence[Path],
-    plan: StackPlan,
+    plan: Grid,
     convention: Mapping[int, str],
     systole_phase: int,
 ) -> Labelled:
@@ -96,12 +103,8 @@ def read_nifti(
     by_phase: dict[int, np.ndarray] = {}
     num_phases = plan.shape[0]
     for path in paths:
-        try:
-            image = nibabel.load(path)
-            values = np.rint(np.asarray(image.dataobj)).astype(np.int16)
-            affine = np.asarray(image.affine, dtype=float)
-        except (*UNREADABLE, ImageFileError) as error:
-            raise DataError("mask file is damaged") from error
+        values, affine = open_nifti(path)
+        values = np.rint(values).clip(-1, 32_767).astype(np.int16)
         if values.ndim == 4:
             for t, volume in _phases(values, num_phases, systole_phase):
                 by_phase[t] = map_labels(onto_grid(volume, affine, plan), convention)

@@ -1,17 +1,21 @@
 """DICOM SEG: whose mask, of which image, in which segment; read once, mapped by referenced image.
 
 A mask is never placed by slice order or file name: each of its planes names the image it was drawn
-on, and must lie where that image lies.
+on, and must lie in that image's plane. Where its grid is another (a finer one, or a part of the
+image), it is brought onto the image's by the rule of `client.intake.mask_planes`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
+from client.intake.mask_planes import PlaneGrid, sample_onto
+from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from client.masks import Labelled, map_labels, pick_phases
@@ -22,21 +26,30 @@ __all__ = ["index_segmentations", "read_segmentations"]
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 POSITION_TOLERANCE_MM = 1.0
+MAX_VOXELS, ALWAYS_VOXELS, MAX_UNFOLDING = 1 << 30, 1 << 26, 1600
 
 
-def index_segmentations(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Return the SEG files below a folder by patient number, and how many files are no SEG."""
+def index_segmentations(
+    folder: Path, classes: Collection[str] = (SEGMENTATION, LABEL_MAP)
+) -> tuple[dict[str, list[Path]], int]:
+    """Return the SEG files (or those of other classes) below a folder by patient number.
+
+    Also returns how many files are none.
+    """
     by_patient: dict[str, list[Path]] = {}
     others = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
         try:
-            with quietly():
+            with open_dicom(path, bare=True) as (stream, is_bare, _), quietly():
                 dataset = dcmread(
-                    path, stop_before_pixels=True, specific_tags=["SOPClassUID", "PatientID"]
+                    stream,
+                    stop_before_pixels=True,
+                    specific_tags=["SOPClassUID", "PatientID"],
+                    force=is_bare,
                 )
-            is_segmentation = dataset.get("SOPClassUID") in (SEGMENTATION, LABEL_MAP)
+            is_segmentation = dataset.get("SOPClassUID") in classes
             patient = str(dataset.get("PatientID") or "").strip()
-        except UNREADABLE:
+        except (DataError, *UNREADABLE):
             is_segmentation, patient = False, ""
         if is_segmentation and patient:
             by_patient.setdefault(patient, []).append(path)
@@ -91,10 +104,9 @@ def _add(
 ) -> None:
     """Add one SEG file's planes to ``by_phase`` (phase to canonical labels (Z, Y, X))."""
     _, num_slices, rows, cols = plan.shape
+    _check_size(dataset)
     pixels = dataset.pixel_array
-    if pixels.shape[-2:] != (rows, cols):
-        raise DataError("mask on another grid than its images")
-    planes = pixels.reshape(-1, rows, cols)
+    planes = pixels.reshape(-1, *pixels.shape[-2:])
     is_map = dataset.SOPClassUID == LABEL_MAP
     threshold = 1.0
     if str(dataset.get("SegmentationType", "")) == "FRACTIONAL":
@@ -105,10 +117,12 @@ def _add(
         if at is None:
             continue
         t, z = at
-        _check_position(groups, plan, t, z)
+        grid = _grid(groups, shared, plan.frames[t][z], plane.shape)
         labels = by_phase.setdefault(t, np.zeros((num_slices, rows, cols), dtype=np.uint8))
         if is_map:
-            labels[z] = map_labels(plane, convention)
+            for value in np.unique(plane[plane > 0]):
+                label = map_labels(np.array([value]), convention)[0]
+                labels[z][_onto(plane == value, grid, plan.frames[t][z])] = label
             continue
         segment = groups.get("SegmentIdentificationSequence") or shared.get(
             "SegmentIdentificationSequence"
@@ -116,7 +130,8 @@ def _add(
         number = int(segment[0].ReferencedSegmentNumber)
         drawn = plane >= threshold
         if drawn.any():
-            labels[z][drawn] = map_labels(np.array([number]), convention)[0]
+            label = map_labels(np.array([number]), convention)[0]
+            labels[z][_onto(drawn, grid, plan.frames[t][z])] = label
 
 
 def _place_of(
@@ -133,11 +148,47 @@ def _place_of(
     return None
 
 
-def _check_position(groups: Dataset, plan: StackPlan, t: int, z: int) -> None:
-    position = groups.get("PlanePositionSequence")
-    if not position:
-        return
-    stated = np.array([float(x) for x in position[0].ImagePositionPatient])
-    away = float(np.linalg.norm(stated - np.array(plan.frames[t][z].position_mm)))
-    if away > POSITION_TOLERANCE_MM:
+def _check_size(dataset: Dataset) -> None:
+    voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    stored = len(dataset.PixelData)
+    if voxels > MAX_VOXELS or voxels > max(ALWAYS_VOXELS, MAX_UNFOLDING * stored):
+        raise DataError("mask states an implausible size")
+
+
+def _onto(drawn: np.ndarray, grid: PlaneGrid | None, frame: Frame) -> np.ndarray:
+    return drawn if grid is None else sample_onto(drawn, grid, frame)
+
+
+def _grid(
+    groups: Dataset, shared: Dataset, frame: Frame, shape: tuple[int, ...]
+) -> PlaneGrid | None:
+    """Return where a plane lies; None where its pixels are the image's own."""
+
+    def stated(sequence: str, keyword: str) -> np.ndarray | None:
+        for source in (groups, shared):
+            items = source.get(sequence)
+            if items and items[0].get(keyword) is not None:
+                return np.array([float(x) for x in items[0].get(keyword)])
+        return None
+
+    position = stated("PlanePositionSequence", "ImagePositionPatient")
+    orientation = stated("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = stated("PixelMeasuresSequence", "PixelSpacing")
+    own_shape = shape == (frame.rows, frame.cols)
+    silent = orientation is None or spacing is None
+    if own_shape and silent and (position is None or _near(position, frame)):
+        return None
+    if position is None or orientation is None or spacing is None:
         raise DataError("mask on another grid than its images")
+    turned = not np.allclose(orientation, frame.orientation, atol=1e-3)
+    scaled = not np.allclose(spacing, frame.pixel_spacing_mm, rtol=1e-3)
+    if own_shape and not turned and not scaled and _near(position, frame):
+        return None
+    return PlaneGrid(
+        position, orientation[:3], orientation[3:], (float(spacing[0]), float(spacing[1]))
+    )
+
+
+def _near(position: np.ndarray, frame: Frame) -> bool:
+    away = float(np.linalg.norm(position - np.array(frame.position_mm)))
+    return away <= min(POSITION_TOLERANCE_MM, min(frame.pixel_spacing_mm) / 2)
