@@ -17,7 +17,7 @@ __all__ = ["text_characters"]
 PERCENTILES = (100.0, 99.9, 99.5)
 BRIGHT = 0.9
 # Outside a stroke the image falls below this share of the stroke's value within a pixel or two.
-DARK = 0.5
+DARK = 0.65
 MIN_HEIGHT_PX, MAX_SHARE = 5, 1 / 8
 MAX_FILL, SLENDER = 0.8, 2.5
 CENTRE = 0.25

@@ -18,6 +18,8 @@ from client.site import load_site
 from protocol.config import Preprocessing
 from shared_models.labels import LV, MYO
 
+# Finer than the scanner's 1.37 mm, so that the study's grid loses nothing; at 1.5 mm up to 0.7 %.
+OPTIONS = Preprocessing(spacing_mm=1.0, crop_px=192)
 # Sorted by EDV: ml, ml, fraction.
 GOLDEN = ((191.3, 141.3, 0.262), (216.4, 160.6, 0.258), (229.7, 179.6, 0.218))
 
@@ -43,7 +45,7 @@ def cohort(
         "masks": {"format": "sunnybrook", "path": "contours", "link": "link.csv"},
     }
     (site / "site.yaml").write_text(yaml.safe_dump(settings))
-    return site, load_cohort(site, Preprocessing())
+    return site, load_cohort(site, OPTIONS)
 
 
 def test_volumes_are_the_published_ones(cohort: tuple[Path, Cohort]) -> None:
@@ -73,5 +75,5 @@ def test_masks_without_a_right_ventricle_train_nothing(cohort: tuple[Path, Cohor
     assert labelled(found.patients) == []
     report = examine(found, load_site(site))
     assert report.with_masks == 3 and report.trains == ()
-    again = load_cohort(site, Preprocessing())
+    again = load_cohort(site, OPTIONS)
     assert again.fingerprint == found.fingerprint and all(p.partial for p in again.patients)

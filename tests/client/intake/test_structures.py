@@ -82,7 +82,9 @@ def write_structures(path: Path, plan: StackPlan, labelled: Labelled) -> Dataset
             for z, plane in enumerate(stack):
                 region = np.pad(np.isin(plane, classes), 1).astype(float)
                 for line in contour_generator(z=region).lines(0.5):
-                    contours.ContourSequence.append(contour_item(line[:-1] - 1, plan, t, z))
+                    contours.ContourSequence.append(
+                        contour_item(np.asarray(line)[:-1] - 1, plan, t, z)
+                    )
         dataset.StructureSetROISequence.append(roi)
         dataset.ROIContourSequence.append(contours)
     dataset.save_as(path, enforce_file_format=True)
