@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread, dcmwrite
 
-from client.imaging import files_below, read_headers
+from client.imaging import read_headers
+from client.intake.walking import files_below
 from client.intake.images import decode
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import sort_study

@@ -1,7 +1,7 @@
 """One site's images, from a tree of files to its patients, read by one process or several."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from client.duplicates import without_copies
 from client.gathering import patients_of
 from client.intake.frame import Frame
 from client.intake.headers import read_header
@@ -101,6 +102,7 @@ def read_dicom_site(
     *,
     masks: Masks | None = None,
     mask_root: Path | None = None,
+    link: Mapping[str, str] | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
     overruled: Overruled | None = None,
@@ -115,6 +117,8 @@ def read_dicom_site(
     ----------
     root, mask_root : Path
         Folders of the images and of the masks.
+    link : mapping, optional
+        Folder of contours to patient number, for masks of format ``sunnybrook``.
     limits : QualityLimits
         Beyond which a study or a mask is set aside.
     bare : bool
@@ -162,6 +166,7 @@ def read_dicom_site(
             limits=limits,
             masks=masks,
             mask_root=mask_root,
+            link=link,
             overruled=overruled,
             max_study_images=max_study_images,
         )
@@ -194,6 +199,7 @@ def _collect(
             patients.append(replace(imaged, prepared=bare))
         else:
             patients.append(outcome.imaged)
+    patients = without_copies(patients, refused)
     return sorted(patients, key=lambda imaged: imaged.key), +refused
 
 
