@@ -11,11 +11,11 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from client.cli import app
-from client.geometry import apply_turn, undo_turn
 from client.gathering import patients_of
+from client.geometry import apply_turn, undo_turn
 from client.imaging import read_headers
-from client.intake.walking import files_below
 from client.intake.segmentations import read_segmentations
+from client.intake.walking import files_below
 from client.preprocess import Placement, labels_back, place, prepare
 from client.pseudonyms import load_secret
 from client.reading import Study, read_study
