@@ -1,14 +1,16 @@
 """The hospital's last door: nothing but an agreed reply or a sentence of ours leaves.
 
 Flower sends the text of an exception to the server word for word, and that text can hold a path, a
-tag or a name. So every handler is wrapped here; the full traceback stays in the hospital's own log.
+tag or a name. So every handler is wrapped here; where it failed stands in the hospital's own log.
 """
 
 import logging
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message
 
@@ -65,7 +67,25 @@ def _log(context: Context, where: str, error: Exception) -> None:
     handler.close()
 
 
+class _Nameless(logging.Formatter):
+    """Tells where an exception came from and of what kind, but not its text.
+
+    The text of a foreign exception quotes what it stumbled over: a path with a name in it, a cell
+    of a table, a tag.
+    """
+
+    def formatException(self, ei: Any) -> str:
+        lines = []
+        error = ei[1]
+        while error is not None:
+            told = error.sentence if isinstance(error, ConcorsError) else "(its text is not kept)"
+            lines.append(f"{type(error).__name__}: {told}")
+            lines += (line.rstrip() for line in traceback.format_tb(error.__traceback__))
+            error = error.__cause__ or error.__context__
+        return "\n".join(lines)
+
+
 def _file(path: Path) -> RotatingFileHandler:
     handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=3, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Nameless("%(asctime)s %(levelname)s %(message)s"))
     return handler

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from client.intake.frame import VENDORS
+from client.intake.walking import MAX_FILES, files_below
 from client.preprocess import Prepared
 from client.quality import Quality
 from client.reading import Imaged
@@ -60,19 +61,24 @@ class _Record(BaseModel):
     refused: tuple[_Refused, ...]
 
 
-def cache_key(roots: Iterable[Path], settings: Mapping[str, object]) -> str:
-    """Return the name of the cache of these folders under these settings, 32 hexadecimal digits."""
+def cache_key(
+    roots: Iterable[Path], settings: Mapping[str, object], max_files: int = MAX_FILES
+) -> str:
+    """Return the name of the cache of these folders under these settings, 32 hexadecimal digits.
+
+    Raises
+    ------
+    DataError
+        If a folder holds more than ``max_files`` files.
+    """
     digest = hashlib.sha256()
     digest.update(json.dumps([INTAKE_VERSION, settings], sort_keys=True).encode())
     for root in roots:
         digest.update(b"\0root\0")
-        for folder, inner, names in os.walk(root, followlinks=False):
-            inner.sort()
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                state = os.lstat(path)
-                entry = [os.path.relpath(path, root), state.st_size, state.st_mtime_ns]
-                digest.update(json.dumps(entry).encode())
+        for path in files_below(root, max_files):
+            state = os.lstat(path)
+            entry = [os.path.relpath(path, root), state.st_size, state.st_mtime_ns]
+            digest.update(json.dumps(entry).encode())
     return digest.hexdigest()[:32]
 
 

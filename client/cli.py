@@ -1,7 +1,7 @@
 """``concors-client``: what a hospital's research engineer types."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,9 @@ from rich.table import Table
 from client.check import Report, examine
 from client.check_page import write_page
 from client.cohort import Patient, load_cohort
+from client.pacs_cli import fetch_command
 from client.quality import QualityLimits
+from client.series_list import list_series, write_list
 from client.site import load_site
 from protocol.config import Preprocessing, load_study
 from protocol.errors import ConcorsError, ConfigError
@@ -70,18 +72,7 @@ def check(
         changed = {key: value for key, value in given.items() if value is not None}
         preprocessing = parse(Preprocessing, base.model_dump() | changed, "--spacing/--crop")
         config = load_site(site_dir)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(f"reading {config.name}", total=None)
-
-            def tell(done: int, total: int) -> None:
-                progress.update(task, completed=done, total=total)
-
+        with _reading(config.name) as tell:
             cohort = load_cohort(site_dir, preprocessing, tell)
         report = examine(cohort, config)
         if html is not None:
@@ -127,6 +118,50 @@ def export_masks_command(
         done = export_masks(site_dir, preprocessing, out, segment)
     console.print(f"{done.files} files of {done.patients} patients in {out}")
     console.print("they name the patients as the images do and are for this hospital only")
+
+
+@app.command()
+def sort(
+    site_dir: Annotated[Path, typer.Argument(help="Directory with site.yaml.")],
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the list to this file, to fill in overrides.")
+    ] = None,
+) -> None:
+    """List every series: what it is taken for, how surely, and why.
+
+    A person overrules it in the table that images.overrides in site.yaml names.
+    """
+    with _sentences():
+        config = load_site(site_dir)
+        with _reading(config.name) as tell:
+            rows = list_series(site_dir, tell)
+        if csv is not None:
+            write_list(csv, rows)
+    table = Table("series", "images", "sequence", "view", "confidence", "why", title=config.name)
+    for row in rows:
+        part = row.part
+        found = ("ignored", "") if part.ignored else (part.sequence, part.view)
+        colour = "[yellow]" if row.unsure else ""
+        table.add_row(
+            row.series, str(row.images), *found, f"{colour}{part.confidence:.2f}", part.reason
+        )
+    console.print(table)
+    unsure = sum(row.unsure for row in rows)
+    console.print(f"{len(rows)} series or parts of series, {unsure} of them unsure")
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while files are read; yields what is called with (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"reading {name}", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _write_page(
@@ -183,6 +218,9 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+app.command("fetch")(fetch_command)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from client.archives import read_acdc_site
 from client.cache import cache_key, load_images, save_images
 from client.imaging import read_dicom_site
 from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
+from client.overrides import overrides_digest, site_overrides
 from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
 from client.quality import Quality
@@ -221,14 +222,17 @@ def _images(
     mask_root = None
     if config.masks is not None:
         mask_root = inside(site_dir, config.masks.path, "masks.path")
+    overruled = site_overrides(site_dir, config.images)
     settings = {
         "preprocessing": preprocessing.model_dump(mode="json"),
         "images": config.images.model_dump(mode="json"),
         "masks": config.masks.model_dump(mode="json") if config.masks else None,
         "quality": config.quality.model_dump(mode="json"),
+        "overrides": overrides_digest(overruled),
         "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
     }
-    key = cache_key([path for path in (root, mask_root) if path is not None], settings)
+    roots = [path for path in (root, mask_root) if path is not None]
+    key = cache_key(roots, settings, config.images.max_files)
     folder = site_dir / ".concors" / "cache"
     cached = load_images(folder, key)
     if cached is not None:
@@ -244,6 +248,9 @@ def _images(
             mask_root=mask_root,
             limits=config.quality,
             bare=config.images.without_preamble,
+            overruled=overruled,
+            max_files=config.images.max_files,
+            max_study_images=config.images.max_study_images,
             workers=config.workers,
             progress=progress,
         )

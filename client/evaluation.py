@@ -136,7 +136,8 @@ def _allowed(judged: Judged) -> CensoringCurve:
 
 
 def _brier(judged: Judged, censoring: CensoringCurve) -> BrierSums:
-    cuts = judged.question.agreed["cuts_months"]
+    # A network may predict beyond the end of the plan's grid, where too few remain to judge it.
+    cuts = [cut for cut in judged.question.agreed["cuts_months"] if cut <= judged.plan.end_months]
     horizons = tuple(sorted({*cuts, *judged.plan.horizons_months}))
     return BrierSums.of(
         judged.months,

@@ -1,6 +1,5 @@
 """One site's images, from a tree of files to its patients, read by one process or several."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,34 +10,25 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from client.gathering import patients_of
 from client.intake.frame import Frame
 from client.intake.headers import read_header
-from client.intake.nifti import index_nifti
-from client.intake.segmentations import index_segmentations
+from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES, files_below
+from client.overrides import Overruled
 from client.preprocess import Prepared
-from client.pseudonyms import pseudonym
 from client.quality import QualityLimits
-from client.reading import Imaged, Job, Reading, read_patient
+from client.reading import Imaged, Reading, read_patient
 from client.site import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES
 
-__all__ = ["files_below", "mapper", "patients_of", "read_dicom_site", "read_headers"]
+__all__ = ["mapper", "read_dicom_site", "read_headers"]
 
 Progress = Callable[[int, int], None]
 Map = Callable[..., Iterable[Any]]
 CHUNK = 200
 LIMITS = QualityLimits()
-
-
-def files_below(root: Path) -> list[str]:
-    """All files below a folder in a fixed order; folders that are links are not entered."""
-    found: list[str] = []
-    for folder, inner, names in os.walk(root, followlinks=False):
-        inner.sort()
-        found.extend(os.path.join(folder, name) for name in sorted(names))
-    return found
 
 
 def _headers(paths: Sequence[str], bare: bool) -> tuple[list[Frame], Counter[str]]:
@@ -64,7 +54,12 @@ def mapper(workers: int) -> Iterator[Map]:
 
 
 def read_headers(
-    paths: Sequence[str], each: Map, *, bare: bool = False, progress: Progress | None = None
+    paths: Sequence[str],
+    each: Map,
+    *,
+    bare: bool = False,
+    max_study_images: int = MAX_STUDY_IMAGES,
+    progress: Progress | None = None,
 ) -> tuple[list[Frame], Counter[str]]:
     """Read the headers of many files.
 
@@ -72,6 +67,8 @@ def read_headers(
     ----------
     each : callable
         As `mapper` yields it; it is given chunks of paths.
+    max_study_images : int
+        Of a study of more images only one more than that is kept, so that it can be told.
 
     Returns
     -------
@@ -82,10 +79,14 @@ def read_headers(
     """
     frames: list[Frame] = []
     refused: Counter[str] = Counter()
+    per_study: Counter[str] = Counter()
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     done = 0
     for chunk, (found, bad) in zip(chunks, each(partial(_headers, bare=bare), chunks), strict=True):
-        frames += found
+        for frame in found:
+            per_study[frame.study_uid] += 1
+            if per_study[frame.study_uid] <= max_study_images + 1:
+                frames.append(frame)
         refused += bad
         done += len(chunk)
         if progress is not None:
@@ -102,6 +103,9 @@ def read_dicom_site(
     mask_root: Path | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
+    overruled: Overruled | None = None,
+    max_files: int = MAX_FILES,
+    max_study_images: int = MAX_STUDY_IMAGES,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -115,6 +119,10 @@ def read_dicom_site(
         Beyond which a study or a mask is set aside.
     bare : bool
         Whether files without a DICOM preamble are read.
+    overruled : mapping, optional
+        What people decided about single series.
+    max_files, max_study_images : int
+        More files are an error; a study of more images is not used.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -129,17 +137,34 @@ def read_dicom_site(
     Raises
     ------
     DataError
-        If most masks follow another label convention than ``site.yaml`` states.
+        If most masks follow another label convention than ``site.yaml`` states, a decision names
+        a series that is not there, or there are more than ``max_files`` files.
     """
     tell = progress or (lambda done, total: None)
-    paths = files_below(root)
+    paths = files_below(root, max_files)
     total = 2 * len(paths)
     refused: Counter[tuple[str, str]] = Counter()
     with mapper(workers) as each:
-        frames, bad = read_headers(paths, each, bare=bare, progress=lambda n, _: tell(n, total))
+        frames, bad = read_headers(
+            paths,
+            each,
+            bare=bare,
+            max_study_images=max_study_images,
+            progress=lambda n, _: tell(n, total),
+        )
         refused.update({("file", reason): count for reason, count in bad.items()})
         done = len(paths)
-        jobs = patients_of(frames, secret, options, limits, masks, mask_root, refused)
+        jobs = patients_of(
+            frames,
+            secret,
+            options,
+            refused,
+            limits=limits,
+            masks=masks,
+            mask_root=mask_root,
+            overruled=overruled,
+            max_study_images=max_study_images,
+        )
         outcomes = []
         for outcome in each(read_patient, jobs):
             outcomes.append(outcome)
@@ -147,39 +172,6 @@ def read_dicom_site(
             tell(min(done, total), total)
     tell(total, total)
     return _collect(outcomes, refused)
-
-
-def patients_of(
-    frames: Iterable[Frame],
-    secret: bytes,
-    options: Preprocessing,
-    limits: QualityLimits,
-    masks: Masks | None,
-    mask_root: Path | None,
-    refused: Counter[tuple[str, str]],
-) -> list[Job]:
-    """Gather frames and mask files by patient, in the order of the patients' numbers."""
-    by_patient: dict[str, dict[str, list[Frame]]] = {}
-    for frame in frames:
-        by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
-    mask_paths: dict[str, list[Path]] = {}
-    if masks is not None and mask_root is not None:
-        index = index_segmentations if masks.format == "dicom_seg" else index_nifti
-        mask_paths, others = index(mask_root)
-        orphans = sum(patient not in by_patient for patient in mask_paths)
-        refused[("mask", "file is not a mask")] += others
-        refused[("mask", "mask of a patient without images")] += orphans
-    return [
-        Job(
-            pseudonym(secret, patient),
-            tuple(tuple(studies[uid]) for uid in sorted(studies)),
-            tuple(mask_paths.get(patient, ())),
-            masks,
-            options,
-            limits,
-        )
-        for patient, studies in sorted(by_patient.items())
-    ]
 
 
 def _collect(

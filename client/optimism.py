@@ -105,8 +105,9 @@ def concordance(hospital: Hospital, question: Question, table: SurvivalTable) ->
             "Harrell's C is not defined; leave the design bootstrap out."
         )
     asked, min_cell = question.agreed["cox"], hospital.config.min_cell
-    cuts = question.agreed.get("cuts_months")
-    tau_months = float(cuts[-1]) if cuts else question.study.regression.horizon_months
+    tau_months = float(
+        question.agreed.get("horizon_months", question.study.regression.horizon_months)
+    )
     risk = linear_predictor(table, asked["beta"])
     counts = {}
     times = _times(hospital, question, table)

@@ -33,9 +33,13 @@ def network_outputs(hospital: Hospital, question: Question, patients: list[Patie
 
 
 def predicted_risk(question: Question, outputs: Tensor) -> np.ndarray:
-    """Return each patient's predicted probability of the event by the end of the grid, (N,)."""
-    cuts = torch.tensor(question.agreed["cuts_months"], dtype=torch.float64)
-    return choose_head(question.study.prognosis.head).risk(outputs, cuts).numpy()
+    """Return each patient's predicted probability of the event by the agreed horizon, (N,)."""
+    cuts, end = (
+        torch.tensor(months, dtype=torch.float64)
+        for months in (question.agreed["cuts_months"], [question.agreed["horizon_months"]])
+    )
+    head = choose_head(question.study.prognosis.head)
+    return (1 - head.survival_at(outputs, cuts, end).squeeze(1)).numpy()
 
 
 def predicted_survival(question: Question, outputs: Tensor, months: Sequence[float]) -> np.ndarray:

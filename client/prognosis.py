@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from client.cohort import Patient
+from client.control import open_control
 from client.hospital import Hospital
 from client.measure import load_measured
 from client.schedule import round_learning_rate
@@ -131,6 +132,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     augmented = section.training.augment and "measure" in study.stages
     model = build(section.network.name, section.network_options())
     from_arrays(model, request.arrays)
+    control = open_control(hospital, request)
     summary = train(
         model,
         records,
@@ -142,13 +144,18 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         ),
         execution=hospital.execution,
         augment=augment_prognosis if augmented else None,
+        correction=None if control is None else control.correction(),
         whole_batches=not head.decomposable,
     )
+    arrays = to_arrays(model)
+    if control is not None:
+        control.settle(arrays, summary.rate_sum)
     num_events = int(event.sum())
     return TrainReply(
-        arrays=to_arrays(model),
+        arrays=arrays,
         num_patients=len(patients),
         # A small count stays here, as in the survey; weighed by events, such a hospital weighs 0.
         num_events=num_events if num_events >= hospital.config.min_cell else 0,
         metrics={"loss": summary.mean_loss},
+        rate_sum=None if control is None else summary.rate_sum,
     )

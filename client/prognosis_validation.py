@@ -30,7 +30,7 @@ def scores(hospital: Hospital, question: Question) -> Answer:
     Returns
     -------
     Answer
-        ``scores`` of the risk by the end of the grid, ``scores_at`` by each named horizon.
+        ``scores`` of the risk by the agreed horizon, ``scores_at`` by each named horizon.
     """
     outputs = network_outputs(hospital, question, has_outcome(hospital.training))
     min_cell, horizons = hospital.config.min_cell, question.agreed["horizons_months"]
@@ -65,7 +65,7 @@ def validate(hospital: Hospital, question: Question) -> Answer:
         return Answer({})
     months, event = judged.months, judged.event
     risk = predicted_risk(question, judged.outputs)
-    horizon = float(agreed["cuts_months"][-1])
+    horizon = float(agreed["horizon_months"])
     grid = monthly_grid(horizon)
     num_groups = study.validate_.risk_groups
     names = GROUP_NAMES.get(num_groups) or tuple(f"group {k + 1}" for k in range(num_groups))

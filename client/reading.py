@@ -14,6 +14,7 @@ from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.images import decode, decode_planes
 from client.intake.nifti import read_nifti
+from client.intake.parts import Overrides
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
 from client.intake.stacks import StackLimits, StackPlan, plan_stack
@@ -49,6 +50,7 @@ class Job:
     masks: Masks | None
     options: Preprocessing
     limits: QualityLimits
+    overrides: Overrides = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def read_study(job: Job, refused: Counter[tuple[str, str]]) -> Study:
 def _fullest(job: Job, refused: Counter[tuple[str, str]]) -> Sorted:
     chosen: Sorted | None = None
     for study in job.studies:
-        found = sort_study(study)
+        found = sort_study(study, job.overrides)
         refused.update({("series", reason): count for reason, count in found.refused.items()})
         if found.cine and chosen is not None:
             refused[("series", "another study of the same patient is used")] += 1

@@ -245,8 +245,7 @@ def validate(hospital: Hospital, question: Question) -> Answer:
     table = survival_table(hospital, question, patients)
     if len(table) < max(min_cell, 1) or bool((table.start_months > 0).any()):
         return Answer({})
-    cuts = question.agreed.get("cuts_months")
-    tau_months = float(cuts[-1]) if cuts else study.regression.horizon_months
+    tau_months = float(question.agreed.get("horizon_months", study.regression.horizon_months))
     pairs = PairCounts.of(
         table.months,
         table.event,

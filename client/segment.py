@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from client.cohort import Patient
+from client.control import open_control
 from client.hospital import Hospital
 from client.schedule import round_learning_rate
 from client.training import train
@@ -67,6 +68,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         )
     model = build(section.network.name, section.network.options)
     from_arrays(model, request.arrays)
+    control = open_control(hospital, request)
     summary = train(
         model,
         segmentation_records(patients),
@@ -78,10 +80,15 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         ),
         execution=hospital.execution,
         augment=augment_segmentation if section.training.augment else None,
+        correction=None if control is None else control.correction(),
     )
+    arrays = to_arrays(model)
+    if control is not None:
+        control.settle(arrays, summary.rate_sum)
     return TrainReply(
-        arrays=to_arrays(model),
+        arrays=arrays,
         num_patients=len(patients),
         num_events=0,
         metrics={"loss": summary.mean_loss},
+        rate_sum=None if control is None else summary.rate_sum,
     )

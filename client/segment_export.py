@@ -20,13 +20,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM
 
-from client.imaging import files_below, mapper, patients_of, read_headers
+from client.gathering import patients_of
+from client.imaging import mapper, read_headers
 from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
 from client.intake.images import moved
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
+from client.intake.walking import files_below
+from client.overrides import site_overrides
 from client.preprocess import Placement, labels_back, place, prepare
 from client.pseudonyms import load_secret
 from client.reading import Job, read_study
@@ -209,14 +212,27 @@ def _jobs(
     refused: Counter[tuple[str, str]] = Counter()
     if config.images is None:
         return [], refused
-    root = inside(site_dir, config.images.path, "images.path")
+    images, masks = config.images, config.masks
+    root = inside(site_dir, images.path, "images.path")
     with mapper(config.workers) as each:
-        frames, bad = read_headers(files_below(root), each, bare=config.images.without_preamble)
+        frames, bad = read_headers(
+            files_below(root, images.max_files),
+            each,
+            bare=images.without_preamble,
+            max_study_images=images.max_study_images,
+        )
     refused.update({("file", reason): count for reason, count in bad.items()})
-    masks = config.masks
-    mask_root = None if masks is None else inside(site_dir, masks.path, "masks.path")
-    secret = load_secret(site_dir, config.secret)
-    jobs = patients_of(frames, secret, options, config.quality, masks, mask_root, refused)
+    jobs = patients_of(
+        frames,
+        load_secret(site_dir, config.secret),
+        options,
+        refused,
+        limits=config.quality,
+        masks=masks,
+        mask_root=None if masks is None else inside(site_dir, masks.path, "masks.path"),
+        overruled=site_overrides(site_dir, images),
+        max_study_images=images.max_study_images,
+    )
     return jobs, refused
 
 

@@ -12,6 +12,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from client.dictionary import AS_IS, COVARIATES, covariate
+from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES
+from client.pacs.settings import PacsSettings
 from client.quality import QualityLimits
 from protocol.config import SiteName
 from protocol.errors import ConfigError
@@ -48,17 +50,27 @@ class Images(_Frozen):
     without_preamble : bool
         Read DICOM files that lack the 128 bytes and the word at their beginning. Off: nearly all of
         them are something else.
+    overrides : str or None
+        A table of what people decided about single series; see `client.overrides`.
+    max_files, max_study_images : int
+        Bounds of memory: more files below ``path`` are an error, a study of more images (frames of
+        enhanced files counted) is not used.
     """
 
     format: Literal["dicom", "acdc"]
     path: str = Field(min_length=1)
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
     without_preamble: bool = False
+    overrides: str | None = Field(None, min_length=1)
+    max_files: int = Field(MAX_FILES, ge=1)
+    max_study_images: int = Field(MAX_STUDY_IMAGES, ge=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:
         if self.group is not None and self.format != "acdc":
             raise ValueError("group stands only with format acdc; remove it")
+        if self.overrides is not None and self.format != "dicom":
+            raise ValueError("overrides stands only with format dicom; remove it")
         return self
 
 
@@ -127,6 +139,8 @@ class SiteConfig(_Frozen):
         Instead of data of its own: directories of other sites, whose cohorts are concatenated.
     quality : QualityLimits
         Beyond which a study or a mask is set aside.
+    pacs : PacsSettings or None
+        The image archive that ``concors-client fetch`` asks.
     min_cell : int
         Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
         a stage trains on is sent as it is.
@@ -145,6 +159,7 @@ class SiteConfig(_Frozen):
     covariates: dict[str, CovariateColumn] = Field(default_factory=dict)
     masks: Masks | None = None
     quality: QualityLimits = QualityLimits()
+    pacs: PacsSettings | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"

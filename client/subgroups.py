@@ -114,8 +114,8 @@ def _ranked(
 ) -> dict[str, Any]:
     """Return pair counts by group of patients with months, event and predicted risk (N,) each."""
     months, event, risk = (np.asarray(row, np.float64) for row in rows)
-    study, cuts = question.study, question.agreed.get("cuts_months")
-    tau_months = float(cuts[-1]) if cuts else study.regression.horizon_months
+    study = question.study
+    tau_months = float(question.agreed.get("horizon_months", study.regression.horizon_months))
     happened = (event == 1) & (months < tau_months)
 
     def tally(mask: Mask) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""One hospital's training: AdamW over records in memory, from the global weights, for some epochs.
+"""One hospital's training: steps over records in memory, from the global weights, for some epochs.
 
 Given the same weights, records, options, generator and machine settings the result is the same to
 the last bit; no global random state is read or left changed.
@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ from shared_models.execution import Execution
 from shared_models.losses.proximal import proximal_term
 
 __all__ = ["Augment", "Execution", "Loss", "TrainSummary", "learning_rate_at", "train"]
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "sgd": torch.optim.SGD,
+}
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -38,11 +44,14 @@ class TrainSummary:
         Optimiser steps taken.
     last_loss : float
         Loss of the last batch.
+    rate_sum : float
+        Sum of the steps' learning rates; SCAFFOLD's ``K eta``.
     """
 
     mean_loss: float
     num_steps: int
     last_loss: float
+    rate_sum: float
 
 
 def learning_rate_at(step: int, num_steps: int, peak: float, options: LocalTraining) -> float:
@@ -78,6 +87,7 @@ def train(
     execution: Execution,
     augment: Augment | None = None,
     anchor: Mapping[str, Tensor] | None = None,
+    correction: Mapping[str, Tensor] | None = None,
     whole_batches: bool = False,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> TrainSummary:
@@ -92,7 +102,7 @@ def train(
     loss_fn : callable
         ``loss_fn(model, batch)`` returns the loss of each record, (B,).
     options : LocalTraining
-        Epochs, batch size, decay, schedule, clipping, ``proximal_mu``, ``augment``.
+        Epochs, batch size, optimiser, decay, schedule, clipping, ``proximal_mu``, ``augment``.
     learning_rate : float
         Peak rate of this round, > 0.
     rng : numpy.random.Generator
@@ -103,6 +113,10 @@ def train(
         ``augment(batch, generator)`` returns the batch to train on; used if ``options.augment``.
     anchor : mapping of str to Tensor, optional
         Global weights of the proximal term; by default the weights the model comes with.
+    correction : mapping of str to Tensor, optional
+        Added to the gradient of each parameter in every step, before it is clipped: SCAFFOLD's
+        ``c - c_i``. At the common optimum the corrected gradient is near zero, where a hospital's
+        own is not, so clipping it does not move the optimum.
     whole_batches : bool
         The loss of a record depends on the others of its batch, so threads must not share one.
     on_step : callable, optional
@@ -125,7 +139,7 @@ def train(
     was_training = model.training
     count = num_shards(model, execution, whole_batches=whole_batches)
     shards = Shards(model, count, loss_fn, execution.autocast, execution.compile)
-    loop = _Loop(model, records, shards, options, learning_rate, execution, anchor)
+    loop = _Loop(model, records, shards, options, learning_rate, execution, anchor, correction)
     num_batches = math.ceil(num_records / options.batch_size)
     orders = [rng.permutation(num_records) for _ in range(options.epochs)]
     # Batches of nearly equal size: a last batch of one record would weigh it like sixteen.
@@ -171,6 +185,7 @@ class _Loop:
         learning_rate: float,
         execution: Execution,
         anchor: Mapping[str, Tensor] | None,
+        correction: Mapping[str, Tensor] | None,
     ) -> None:
         self.model = model
         self.records = records
@@ -182,14 +197,18 @@ class _Loop:
         shared = len(shards.replicas) > 1
         self.execution = replace(execution, threads=1) if shared else execution
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.corrections = [
+            (parameter, correction[name].to(execution.device))
+            for name, parameter in model.named_parameters()
+            if correction is not None
+        ]
         # Biases, norms and baseline hazards are not decayed: zero is no natural value for them.
         groups = [
             {"params": [p for p in self.parameters if p.ndim > 1]},
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=learning_rate, weight_decay=options.weight_decay, fused=True
-        )
+        rule = OPTIMISERS[options.optimizer]
+        self.optimiser = rule(groups, lr=learning_rate, weight_decay=options.weight_decay)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -203,7 +222,7 @@ class _Loop:
         generator: torch.Generator,
         on_step: Callable[[int, int, float], None] | None,
     ) -> TrainSummary:
-        summed, seen, loss = 0.0, 0, math.nan
+        summed, seen, loss, rate_sum = 0.0, 0, math.nan, 0.0
         for step, rows in enumerate(batches):
             batch = self._batch(rows)
             if augment is not None:
@@ -211,10 +230,11 @@ class _Loop:
             rate = learning_rate_at(step, len(batches), self.peak, self.options)
             loss = self._step(batch, rate, f"batch {step + 1} of {len(batches)}")
             summed += loss * len(rows)
+            rate_sum += rate
             seen += len(rows)
             if on_step is not None:
                 on_step(step + 1, len(batches), loss)
-        return TrainSummary(mean_loss=summed / seen, num_steps=len(batches), last_loss=loss)
+        return TrainSummary(summed / seen, len(batches), loss, rate_sum)
 
     def _batch(self, rows: np.ndarray) -> Batch:
         batch = {}
@@ -233,6 +253,9 @@ class _Loop:
             raise TrainingError(_not_finite("loss", where, value))
         if self.options.proximal_mu > 0 and self.anchor is not None:
             proximal_term(self.model, self.anchor, self.options.proximal_mu).backward()
+        for parameter, shift in self.corrections:
+            if parameter.grad is not None:
+                parameter.grad += shift
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip_norm))
         if not math.isfinite(norm):
             raise TrainingError(_not_finite("gradient norm", where, norm))

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from protocol.errors import ConfigError
 from protocol.survival_config import Prognosis, Regression
-from protocol.training_config import LocalTraining, Network, Strategy
+from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.validation_config import HoldOut, Validation
 from protocol.yaml_files import Frozen, parse, read_yaml
 
@@ -93,6 +93,11 @@ class Segmentation(Frozen):
     rounds: int = Field(20, ge=1)
     training: LocalTraining = LocalTraining()
     strategy: Strategy = Strategy()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        check_together(self.training, self.strategy)
+        return self
 
 
 class Rounds(Frozen):

@@ -11,6 +11,7 @@ __all__ = [
     "PayloadError",
     "QuorumError",
     "TrainingError",
+    "TransferError",
 ]
 
 
@@ -58,3 +59,9 @@ class QuorumError(ConcorsError):
     """Too few hospitals answered in time."""
 
     code = "E500"
+
+
+class TransferError(ConcorsError):
+    """An image archive did not send what it was asked for, or not within the bounds."""
+
+    code = "E600"

@@ -1,9 +1,11 @@
 """Everything that can be said between the centre and a hospital, as frozen classes.
 
 Each message is one JSON document (a string in Flower's ``ConfigRecord``) and, where a model
-travels, one ``ArrayRecord``. What these classes cannot express cannot leave a hospital.
+travels, one ``ArrayRecord``, to which a train request may add the centre's control variate. What
+these classes cannot express cannot leave a hospital.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +21,15 @@ from protocol.records import from_array_record, to_array_record
 from protocol.refusal import Refusal
 from protocol.yaml_files import parse
 
-__all__ = ["MAX_MODEL_BYTES", "Answer", "Question", "Refusal", "TrainReply", "TrainRequest"]
+__all__ = [
+    "MAX_MODEL_BYTES",
+    "Answer",
+    "Question",
+    "Refusal",
+    "TrainReply",
+    "TrainRequest",
+    "with_control_round",
+]
 
 MAX_MODEL_BYTES = 4 * 2**30
 MAX_METRICS = 256
@@ -36,14 +46,18 @@ def _pack(kind: str, document: dict[str, Any], arrays: Arrays | None) -> RecordD
 
 
 def _unpack(
-    records: RecordDict, kind: str, keys: tuple[str, ...], where: str
+    records: RecordDict,
+    kind: str,
+    keys: tuple[str, ...],
+    where: str,
+    names: frozenset[str] = frozenset({"document", "arrays"}),
 ) -> tuple[dict[str, Any], ArrayRecord | None]:
     """Return the checked document of a message and its still encoded arrays, if any."""
     where = f"{where} ({kind})"
     config, arrays = records.get("document"), records.get("arrays")
     if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
         raise PayloadError(f"{where} has no document; both ends must run the same version.")
-    if not records.keys() <= {"document", "arrays"} or set(config) != {"json"}:
+    if not records.keys() <= names or set(config) != {"json"}:
         raise PayloadError(f"{where} has unknown records; both ends must run the same version.")
     text = config["json"]
     if not isinstance(text, str):
@@ -62,6 +76,10 @@ def _need(condition: bool, where: str, problem: str) -> None:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_rate(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
 def _study_text(study: Study) -> str:
@@ -99,6 +117,11 @@ class TrainRequest:
         What the survey agreed (standardisation, time grid, ...), JSON values only.
     arrays : Arrays
         The global model; read-only views of the message when received.
+    control : Arrays or None
+        SCAFFOLD's ``c``, by the names of the model; None for every other strategy.
+    control_round : int
+        The last round after which the centre counted the control variate of the hospital that
+        is asked; 0 for none. See `with_control_round`.
     """
 
     study: Study
@@ -106,6 +129,8 @@ class TrainRequest:
     round_index: int
     agreed: dict[str, Any]
     arrays: Arrays
+    control: Arrays | None = None
+    control_round: int = 0
 
     def to_records(self) -> RecordDict:
         """Return the message's content; the numbers are copied once."""
@@ -115,7 +140,12 @@ class TrainRequest:
             "round_index": self.round_index,
             "agreed": self.agreed,
         }
-        return _pack("train request", document, self.arrays)
+        if self.control is None:
+            return _pack("train request", document, self.arrays)
+        document["control_round"] = self.control_round
+        records = _pack("train request", document, self.arrays)
+        records["control"] = to_array_record(self.control)
+        return records
 
     @classmethod
     def from_records(cls, records: RecordDict, max_bytes: int = MAX_MODEL_BYTES) -> Self:
@@ -127,16 +157,41 @@ class TrainRequest:
             If keys, types, sizes or the study are not what this version sends.
         """
         where = "The centre's request"
-        keys = ("study", "stage", "round_index", "agreed")
-        document, record = _unpack(records, "train request", keys, where)
-        stage, round_index, agreed = (document[key] for key in keys[1:])
+        keys, names = ["study", "stage", "round_index", "agreed"], {"document", "arrays"}
+        if "control" in records:
+            keys, names = [*keys, "control_round"], {*names, "control"}
+        document, record = _unpack(records, "train request", tuple(keys), where, frozenset(names))
+        stage, round_index, agreed = (document[key] for key in keys[1:4])
         _need(stage in TRAIN_STAGES, where, "the stage is unknown")
         _need(_is_count(round_index) and round_index >= 1, where, "the round is not 1 or later")
         _need(isinstance(agreed, dict), where, "the agreed values are no object")
         _need(record is not None, where, "the model is missing")
         study = _study(document["study"], where)
         arrays = from_array_record(record, where, max_bytes)
-        return cls(study, stage, round_index, agreed, arrays)
+        control, control_round = None, document.get("control_round", 0)
+        if "control" in records:
+            good = _is_count(control_round) and control_round < round_index
+            _need(good, where, "the control round is not an earlier one")
+            control = _control(records["control"], where, max_bytes)
+        return cls(study, stage, round_index, agreed, arrays, control, control_round)
+
+
+def _control(record: Any, where: str, max_bytes: int) -> Arrays:
+    _need(isinstance(record, ArrayRecord), where, "the control variate is no arrays")
+    return from_array_record(record, f"{where}, control variate", max_bytes)
+
+
+def with_control_round(records: RecordDict, control_round: int) -> RecordDict:
+    """Return a train request to another hospital: the same arrays, uncopied, and its own round.
+
+    Parameters
+    ----------
+    records : RecordDict
+        The content of a train request that carries a control variate.
+    """
+    document = decode(str(records["document"]["json"]), "A train request")
+    text = encode(document | {"control_round": control_round}, "The document of a train request")
+    return RecordDict({**records, "document": ConfigRecord({"json": text})})
 
 
 @dataclass(frozen=True)
@@ -149,12 +204,16 @@ class TrainReply:
         How many patients (and events among them) the training used.
     metrics : dict
         Finite scalars by name, e.g. ``{"loss": 0.31}``.
+    rate_sum : float or None
+        Sum of the learning rates of the steps taken, > 0, from which the centre computes the
+        change of the hospital's control variate; only where the request brought one.
     """
 
     arrays: Arrays
     num_patients: int
     num_events: int
     metrics: dict[str, float] = field(default_factory=dict)
+    rate_sum: float | None = None
 
     def to_records(self) -> RecordDict:
         """Return the message's content.
@@ -169,31 +228,47 @@ class TrainReply:
             "num_events": self.num_events,
             "metrics": self.metrics,
         }
+        if self.rate_sum is not None:
+            document["rate_sum"] = self.rate_sum
         return _pack("train reply", document, self.arrays)
 
     @classmethod
     def from_records(
-        cls, records: RecordDict, where: str, max_bytes: int = MAX_MODEL_BYTES
+        cls,
+        records: RecordDict,
+        where: str,
+        max_bytes: int = MAX_MODEL_BYTES,
+        *,
+        controlled: bool = False,
     ) -> Self:
         """Read a received reply; whether its numbers are plausible is for the caller to judge.
+
+        Parameters
+        ----------
+        controlled : bool
+            The request brought a control variate, so that ``rate_sum`` is expected.
 
         Raises
         ------
         PayloadError
             If keys, types or sizes are not what this version sends.
         """
-        keys = ("num_patients", "num_events", "metrics")
+        keys = ("num_patients", "num_events", "metrics", *(["rate_sum"] if controlled else []))
         document, record = _unpack(records, "train reply", keys, where)
-        num_patients, num_events, metrics = (document[key] for key in keys)
+        num_patients, num_events, metrics = (document[key] for key in keys[:3])
         _need(_is_count(num_patients), where, "num_patients is not a count of 0 or more")
         _need(_is_count(num_events), where, "num_events is not a count of 0 or more")
         _need(isinstance(metrics, dict) and len(metrics) <= MAX_METRICS, where, "bad metrics")
         for name, value in metrics.items():
             good = METRIC_NAME.fullmatch(name) and type(value) in (int, float)
             _need(bool(good), where, "a metric is not a plain name with a number")
+        rate_sum = document.get("rate_sum")
+        good = not controlled or _is_rate(rate_sum)
+        _need(good, where, "rate_sum is not a number above 0")
         _need(record is not None, where, "the model is missing")
         arrays = from_array_record(record, where, max_bytes)
-        return cls(arrays, num_patients, num_events, {k: float(v) for k, v in metrics.items()})
+        known = {name: float(value) for name, value in metrics.items()}
+        return cls(arrays, num_patients, num_events, known, rate_sum)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from protocol.training_config import LocalTraining, Network, Strategy
+from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.yaml_files import Frozen
 
 __all__ = ["Prognosis", "Regression"]
@@ -31,8 +31,15 @@ class Prognosis(Frozen):
         Side of the square around the segmented left ventricle that the network sees, pixels.
     max_slices : int
         Slices the network sees; of a longer stack those nearest the middle of the ventricle.
+    intervals : {"equal", "events"}
+        ``equal``: all as wide. ``events``: so that the surveyed Kaplan-Meier curve falls by the
+        same amount over each, which makes them narrow where many have the event.
+    grid_end : {"at_risk", "follow_up"}
+        ``at_risk``: the grid ends where too few patients remain at risk. ``follow_up``: it reaches
+        the last surveyed follow-up, so that no curve is constant while anybody is followed; the
+        last interval then rests on few patients, and models are judged up to where enough remain.
     max_horizon_months : float
-        The grid ends here or where too few patients remain at risk, whichever is earlier.
+        Nothing is surveyed beyond, so the grid ends here at the latest.
     """
 
     network: Network = Network(name="prognosis")
@@ -40,6 +47,8 @@ class Prognosis(Frozen):
     covariates: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
     num_intervals: int = Field(10, ge=2, le=60)
+    intervals: Literal["equal", "events"] = "equal"
+    grid_end: Literal["at_risk", "follow_up"] = "at_risk"
     crop_px: int = Field(64, ge=16, le=256, multiple_of=16)
     max_slices: int = Field(12, ge=1, le=32)
     max_horizon_months: float = Field(60.0, gt=0, le=600)
@@ -56,6 +65,11 @@ class Prognosis(Frozen):
             "num_intervals": self.num_intervals,
             "head": self.head,
         }
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        check_together(self.training, self.strategy)
+        return self
 
     @model_validator(mode="after")
     def _one_head(self) -> Self:

@@ -10,7 +10,8 @@ import numpy as np
 
 from protocol.errors import ConfigError, QuorumError
 from protocol.stats import Histogram, LifeTable, Moments, merge_all
-from protocol.stats.kaplan_meier import kaplan_meier
+from protocol.stats.kaplan_meier import NOBODY, kaplan_meier
+from protocol.stats.sums import FloatArray
 from protocol.survival_config import Prognosis
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "merge_moments",
     "risk_cuts",
     "scales",
+    "supported_months",
     "time_grid",
 ]
 
@@ -45,20 +47,18 @@ def scales(moments: Moments) -> dict[str, list[float]]:
     }
 
 
-def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
-    """Return the right ends of the survival intervals, months.
+def supported_months(tables: Sequence[LifeTable]) -> float:
+    """Return the last surveyed time at which enough patients are followed, months.
 
-    The grid is equidistant and ends at the last surveyed time at which the hospitals together still
-    follow at least 20 patients and 10 % of all: beyond, a hazard would rest on a handful of people.
+    That is 20 patients and 10 % of all, at the hospitals together: beyond, a hazard would rest on a
+    handful of people.
 
     Raises
     ------
     QuorumError
         If fewer than 20 patients are followed past the first surveyed time.
     """
-    total = tables[0]
-    for table in tables[1:]:
-        total = total.merge(table)
+    total = merge_all(tables)
     at_risk = total.at_risk.sum(axis=0)
     enough = at_risk >= max(MIN_AT_RISK, MIN_AT_RISK_SHARE * at_risk[0])
     times = np.asarray(total.grid_months)[enough]
@@ -68,27 +68,64 @@ def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
             f"The training hospitals follow {int(at_risk[0])} patients with a known outcome; "
             f"prognosis needs {MIN_AT_RISK} beyond the first half-year: add hospitals or follow-up."
         )
-    return [
-        round(horizon * (k + 1) / prognosis.num_intervals, 6)
-        for k in range(prognosis.num_intervals)
-    ]
+    return horizon
 
 
-def evaluation_horizons(wanted: Sequence[float], cuts_months: Sequence[float]) -> list[float]:
-    """Return when predictions are judged, months: what the study names, or the grid's end.
+def time_grid(tables: Sequence[LifeTable], prognosis: Prognosis) -> list[float]:
+    """Return the right ends of the survival intervals, months.
+
+    The grid ends at `supported_months`, or with ``grid_end: follow_up`` at the end of the surveyed
+    interval that holds the last follow-up, as far as it is told: hospitals spread small cells over
+    their neighbours, which may move the end later. ``intervals: events`` are quantiles of the
+    surveyed event times by Kaplan-Meier (Kvamme & Borgan, Lifetime Data Anal 2021;27:710, section
+    3.3.2). Equally many events instead would make the last interval wide where most are censored,
+    and how long each was at risk in it would be lost.
+
+    Raises
+    ------
+    QuorumError
+        If fewer than 20 patients are followed past the first surveyed time, or their events lie too
+        close together for so many intervals.
+    """
+    end = supported_months(tables)
+    total = merge_all(tables)
+    if prognosis.grid_end == "follow_up":
+        followed = np.flatnonzero(total.at_risk.sum(axis=0) > NOBODY)
+        end = float(total.grid_months[min(int(followed[-1]) + 1, len(total.grid_months) - 1)])
+    shares = np.arange(1, prognosis.num_intervals + 1) / prognosis.num_intervals
+    cuts = end * shares if prognosis.intervals == "equal" else _by_events(total, end, shares)
+    return [round(float(cut), 6) for cut in cuts]
+
+
+def _by_events(total: LifeTable, end: float, shares: FloatArray) -> FloatArray:
+    """Return the times by which these shares of the fall of S up to ``end`` have come."""
+    curve = kaplan_meier(total.grid_months, total.events.sum(axis=0), total.at_risk.sum(axis=0))
+    inside = np.isfinite(curve.survival) & (curve.months <= end)
+    # Where nothing happens the curve stands still: the first time at which it got there counts.
+    fallen, first = np.unique(1 - curve.survival[inside], return_index=True)
+    cuts = np.append(np.interp(shares[:-1] * fallen[-1], fallen, curve.months[first]), end)
+    if not (np.diff(cuts, prepend=0.0) > 1e-6).all():
+        raise QuorumError(
+            f"The surveyed events do not suffice for {len(shares)} intervals in which the curve "
+            "falls alike; lower prognosis.num_intervals or set prognosis.intervals to equal."
+        )
+    return cuts
+
+
+def evaluation_horizons(wanted: Sequence[float], end_months: float) -> list[float]:
+    """Return when predictions are judged, months: what the study names, or `supported_months`.
 
     Raises
     ------
     ConfigError
-        If the study names a time beyond the grid, where a network predicts nothing.
+        If the study names a time beyond, where too few are followed to judge anything.
     """
-    end = cuts_months[-1]
-    if any(horizon > end for horizon in wanted):
+    if any(horizon > end_months for horizon in wanted):
         raise ConfigError(
             f"validate.horizons_months names {wanted[-1]:g}, but the hospitals follow enough "
-            f"patients for {end:g} months only; name an earlier time or add follow-up."
+            f"patients for {end_months:g} months only; name an earlier time or add follow-up."
         )
-    return [float(horizon) for horizon in wanted] or [float(end)]
+    return [float(horizon) for horizon in wanted] or [end_months]
 
 
 def interval_hazards(tables: Sequence[LifeTable], cuts_months: Sequence[float]) -> list[float]:

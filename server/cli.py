@@ -39,11 +39,19 @@ def _describe(study: Study) -> Table:
         if stage not in study.stages:
             continue
         megabytes = sum(array.nbytes for array in weights[stage](study).values()) / MEGABYTE
+        # Its control variate goes with the model; what comes back of it is one number.
+        down = megabytes * (2 if section.strategy.name == "scaffold" else 1)
+        traffic = (
+            f"{megabytes:.1f} MB down and up"
+            if down == megabytes
+            else (f"{down:.1f} MB down and {megabytes:.1f} MB up")
+        )
+        asked = "one hospital in turn" if section.strategy.ask == "in turn" else "all hospitals"
         table.add_row(
             stage,
             f"{section.network.name}, {section.rounds} rounds of {section.training.epochs} "
-            f"epochs, {section.strategy.name} by {section.strategy.weight_by}; "
-            f"{megabytes:.1f} MB down and up per hospital and round",
+            f"epochs of {asked}, {section.strategy.name} by {section.strategy.weight_by}; "
+            f"{traffic} per hospital and round",
         )
     rounds = study.rounds
     table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")

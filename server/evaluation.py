@@ -50,7 +50,8 @@ def evaluation_plan(
         Of the training patients' predicted risk, one a hospital.
     """
     section, fitted = centre.study.validate_, findings.regression
-    cuts = tuple(findings.agreed["cuts_months"])
+    end_months = findings.agreed["horizon_months"]
+    cuts = tuple(cut for cut in findings.agreed["cuts_months"] if cut <= end_months)
     horizons = tuple(findings.agreed["horizons_months"])
     # A regression on all patients has seen those who would judge it.
     usable = fitted is not None and centre.study.regression.patients == "training"

@@ -75,7 +75,6 @@ def config_sha256(study: Study) -> str:
 def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> Results:
     """Return the results of one arm of a study."""
     models = {"segment": findings.segmentation, "prognosis": findings.prognosis}
-    cuts = findings.agreed.get("cuts_months")
     return Results.of(
         {
             "study": {
@@ -88,7 +87,8 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 },
                 "simulated": simulated,
                 "min_cell": max(answer["min_cell"] for answer in findings.survey.values()),
-                "horizon_months": cuts[-1] if cuts else _regression_horizon(study),
+                "horizon_months": findings.agreed.get("horizon_months", _regression_horizon(study)),
+                "cuts_months": findings.agreed.get("cuts_months", ()),
             },
             "hospitals": [
                 {

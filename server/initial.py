@@ -28,9 +28,9 @@ def prognosis_weights(
     ----------
     hazards : sequence of float
         Probability of the event in each interval of the grid among those who reach it, as surveyed;
-        every patient's first prediction. With the head ``logistic_hazard`` the network's own first
-        hazards stand, which are near any hospital's. Empty before a survey: the sizes are right,
-        the first prediction is not.
+        every patient's first prediction, unless the network's options say another. The network
+        ``prognosis`` with the head ``logistic_hazard`` keeps its ``baseline_hazard``. Empty before
+        a survey: the sizes are right, the first prediction is not.
     cuts_months : sequence of float
         Ends of the intervals, months.
 
@@ -41,8 +41,9 @@ def prognosis_weights(
     """
     section = study.prognosis
     options = section.network_options()
-    if section.head != "logistic_hazard" and hazards:
-        # Elsewhere zeros can be far from any patient: a log-normal's would be one month.
+    has_own = (section.network.name, section.head) == ("prognosis", "logistic_hazard")
+    if hazards and not has_own:
+        # Zeros can be far from any patient: half of them with the event in the first interval.
         start = choose_head(section.head).start_outputs(hazards, cuts_months)
         options = {"start": list(start), **options}
     seed = derive_seed(study.seed, "prognosis/initial")

@@ -24,11 +24,14 @@ class Expected:
     max_patients : dict
         Patients each hospital registered in the survey. A reply cannot claim more, so no
         hospital can buy weight with a number.
+    controlled : bool
+        A control variate was sent, so that the sum of the learning rates must come back.
     """
 
     layout: Layout
     max_bytes: int
     max_patients: dict[str, int]
+    controlled: bool = False
 
 
 def read_reply(records: RecordDict, site: str, expected: Expected) -> TrainReply:
@@ -42,7 +45,9 @@ def read_reply(records: RecordDict, site: str, expected: Expected) -> TrainReply
         patients.
     """
     where = f"The reply of {site}"
-    reply = TrainReply.from_records(records, where, expected.max_bytes)
+    reply = TrainReply.from_records(
+        records, where, expected.max_bytes, controlled=expected.controlled
+    )
     registered = expected.max_patients[site]
     if not 1 <= reply.num_patients <= registered:
         raise PayloadError(

@@ -59,6 +59,9 @@ class StudyFacts(Frozen):
         Counts below this number of patients were not sent.
     horizon_months : float or None
         Horizon of calibration and truncation of the C-index, months.
+    cuts_months : tuple of float
+        Right ends of the survival network's intervals, months; without them its outputs mean
+        nothing. Empty where no network was trained.
     """
 
     name: str
@@ -69,6 +72,7 @@ class StudyFacts(Frozen):
     simulated: bool = False
     min_cell: int = Field(5, ge=1)
     horizon_months: float | None = None
+    cuts_months: tuple[float, ...] = ()
 
 
 class Hospital(Frozen):

@@ -2,7 +2,7 @@
 
 The centre holds three models at most: the global one (which shares its memory with the message
 that carries it), the running mean, and the one reply being folded. A server optimiser's state
-comes on top.
+comes on top, and with SCAFFOLD a control variate and its mean change.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,24 @@ from flwr.serverapp import Grid
 from protocol import audit as audit_log
 from protocol.arrays import Arrays, check_finite, check_layout, fingerprint, layout
 from protocol.config import Study
+from protocol.control import control_change
 from protocol.documents import digest
 from protocol.errors import ConfigError, PayloadError, QuorumError
-from protocol.payload import MAX_MODEL_BYTES, Refusal, TrainReply, TrainRequest
+from protocol.payload import (
+    MAX_MODEL_BYTES,
+    Refusal,
+    TrainReply,
+    TrainRequest,
+    with_control_round,
+)
 from protocol.records import from_array_record
 from server.checkpoints import Checkpoint, Checkpoints
 from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
 from server.replies import Expected, read_reply
+from server.turns import counted_rounds, last_weights, whose_turn
 from strategies import RunningMean, Strategy
+from strategies.scaffold import as_state, control_of
+from strategies.turnout import Turnout
 
 __all__ = ["RoundEntry", "SiteEntry", "run_rounds"]
 
@@ -67,6 +77,7 @@ class _Run:
     agreed: dict[str, Any]
     strategy: Strategy
     weight_by: Literal["patients", "events"]
+    in_turn: bool
     expected: Expected
     audit: Path | None
     clock: Clock
@@ -74,6 +85,30 @@ class _Run:
     def note(self, event: str, detail: dict[str, Any]) -> None:
         if self.audit is not None:
             audit_log.append(self.audit, event, {"stage": self.stage, **detail})
+
+    def asked(self, round_index: int) -> Mapping[str, int]:
+        if not self.in_turn:
+            return self.nodes
+        site = whose_turn(self.nodes, self.study.seed, self.stage, round_index)
+        return {site: self.nodes[site]}
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one round starts from."""
+
+    number: int
+    request: RecordDict
+    arrays: Arrays
+    state: Arrays
+    history: list[RoundEntry]
+
+    def addressed(self) -> RecordDict | Callable[[str], RecordDict]:
+        """Return the request of all hospitals, or of each where the control rounds differ."""
+        if "control" not in self.request:
+            return self.request
+        counted = counted_rounds(self.history)
+        return lambda site: with_control_round(self.request, counted.get(site, 0))
 
 
 def _cast(arrays: Arrays, dtypes: Mapping[str, np.dtype]) -> Arrays:
@@ -94,42 +129,49 @@ def _distance(new: Arrays, old: Arrays) -> float:
     return float(np.sqrt(squares))
 
 
-def _check(run: _Run, site: str, outcome: RecordDict | Refusal) -> TrainReply | Refusal:
+def _check(
+    run: _Run, at: _Round, site: str, outcome: RecordDict | Refusal
+) -> tuple[TrainReply, Arrays] | Refusal:
+    """Return a valid reply and what it adds to the mean, or why it is left out."""
     if isinstance(outcome, Refusal):
         return outcome
     try:
-        return read_reply(outcome, site, run.expected)
+        reply = read_reply(outcome, site, run.expected)
+        if reply.rate_sum is None:
+            return reply, reply.arrays
+        control, where = control_of(at.state), f"The control variate of {site}"
+        change = control_change(at.arrays, reply.arrays, control, reply.rate_sum, where)
+        return reply, reply.arrays | as_state(change)
     except PayloadError as error:
         return Refusal.of(error)
 
 
-def _fold(
-    run: _Run, round_index: int, request: RecordDict
-) -> tuple[RunningMean, dict[str, SiteEntry], dict[str, Refusal]]:
-    """Ask every hospital and fold the valid replies in the order of their names."""
-    mean = RunningMean()
+def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dict[str, Refusal]]:
+    """Ask the hospitals and fold the valid replies in the order of their names."""
+    mean, round_index = RunningMean(), at.number
     sites: dict[str, SiteEntry] = {}
     refused: dict[str, Refusal] = {}
     replies = ask(
         run.grid,
-        run.nodes,
-        request,
+        run.asked(round_index),
+        at.addressed(),
         f"train.{run.stage}",
         run.study.rounds,
         group=f"{run.stage}-{round_index}",
         clock=run.clock,
     )
     for site, outcome in replies:
-        reply = _check(run, site, outcome)
+        checked = _check(run, at, site, outcome)
         # The message must not keep its arrays alive while the next reply is being pulled.
         del outcome
-        if isinstance(reply, Refusal):
-            refused[site] = reply
-            run.note("reply.refused", {"round": round_index, "site": site, "code": reply.code})
+        if isinstance(checked, Refusal):
+            refused[site] = checked
+            run.note("reply.refused", {"round": round_index, "site": site, "code": checked.code})
             continue
+        reply, counted = checked
         weight = float(reply.num_patients if run.weight_by == "patients" else reply.num_events)
         if weight > 0:
-            mean.add(reply.arrays, weight)
+            mean.add(counted, weight)
         sites[site] = SiteEntry(
             num_patients=reply.num_patients,
             num_events=reply.num_events,
@@ -139,38 +181,42 @@ def _fold(
         if run.audit is not None:
             detail = {"round": round_index, "site": site, "model": fingerprint(reply.arrays)}
             run.note("reply.accepted", detail | {"num_patients": reply.num_patients})
-        del reply
+        del reply, counted, checked
     return mean, sites, refused
 
 
-def _send(run: _Run, round_index: int, arrays: Arrays) -> tuple[RecordDict, Arrays]:
+def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[RecordDict, Arrays]:
     """Return the request of a round, and the model as a view of it: there is one copy of both."""
-    request = TrainRequest(run.study, run.stage, round_index, run.agreed, arrays).to_records()
+    control = control_of(state) or None
+    request = TrainRequest(
+        run.study, run.stage, round_index, run.agreed, arrays, control
+    ).to_records()
     arrays = from_array_record(request["arrays"], "The global model", MAX_MODEL_BYTES)
     if run.audit is not None:
-        detail = {"round": round_index, "sites": sorted(run.nodes)}
+        detail = {"round": round_index, "sites": sorted(run.asked(round_index))}
         run.note("request.sent", detail | {"model": fingerprint(arrays)})
     return request, arrays
 
 
-def _round(
-    run: _Run, round_index: int, request: RecordDict, arrays: Arrays, state: Arrays
-) -> tuple[Arrays, Arrays, RoundEntry]:
-    start = run.clock.now()
-    mean, sites, refused = _fold(run, round_index, request)
-    what = f"Round {round_index} of {run.stage}"
+def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
+    start, arrays = run.clock.now(), at.arrays
+    mean, sites, refused = _fold(run, at)
+    what = f"Round {at.number} of {run.stage}"
     require_quorum(list(sites), refused, run.study.rounds.quorum, what)
     if mean.total_weight == 0:
         raise QuorumError(
             f"{what}: no hospital has an event, and replies are weighed by events; "
             "set strategy.weight_by to patients."
         )
-    new, state = run.strategy.step(arrays, mean.take(), state)
+    turnout = Turnout.of(
+        last_weights(at.history), {site: entry["weight"] for site, entry in sites.items()}
+    )
+    new, state = run.strategy.step(arrays, mean.take(), at.state, turnout)
     new = _cast(new, {name: array.dtype for name, array in arrays.items()})
     check_finite(new, f"{what}, after the server's step")
     entry = RoundEntry(
         stage=run.stage,
-        round=round_index,
+        round=at.number,
         seconds=run.clock.now() - start,
         sites=sites,
         excluded={s: {"code": r.code, "sentence": r.sentence} for s, r in refused.items()},
@@ -228,6 +274,7 @@ def run_rounds(
     num_rounds: int,
     weight_by: Literal["patients", "events"],
     max_patients: Mapping[str, int],
+    in_turn: bool = False,
     checkpoints: Checkpoints | None = None,
     on_round: Callable[[RoundEntry], None] | None = None,
     audit: Path | None = None,
@@ -253,6 +300,8 @@ def run_rounds(
         What a reply weighs. One with weight 0 counts for the quorum and is not folded.
     max_patients : mapping
         Patients each hospital registered in the survey.
+    in_turn : bool
+        A round asks one hospital, as `server.turns.whose_turn` says, and not all.
     checkpoints : Checkpoints, optional
         Where to keep, and from where to resume, this stage.
     on_round : callable, optional
@@ -277,10 +326,18 @@ def run_rounds(
         raise ConfigError(
             f"{unregistered[0]} has no patient count from the survey; run the survey stage first."
         )
-    expected = Expected(layout(arrays), int(study.rounds.max_reply_mb * 2**20), dict(max_patients))
-    run = _Run(grid, nodes, stage, study, agreed, strategy, weight_by, expected, audit, clock)
+    state = strategy.init(arrays)
+    expected = Expected(
+        layout(arrays),
+        int(study.rounds.max_reply_mb * 2**20),
+        dict(max_patients),
+        controlled=bool(control_of(state)),
+    )
+    run = _Run(
+        grid, nodes, stage, study, agreed, strategy, weight_by, in_turn, expected, audit, clock
+    )
     binding = _binding(run)
-    at = _resume(checkpoints, arrays, strategy.init(arrays), binding)
+    at = _resume(checkpoints, arrays, state, binding)
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
     del at
@@ -288,8 +345,8 @@ def run_rounds(
         for entry in history:
             on_round(entry)
     for number in range(len(history) + 1, num_rounds + 1):
-        request, arrays = _send(run, number, arrays)
-        arrays, state, entry = _round(run, number, request, arrays, state)
+        request, arrays = _send(run, number, arrays, state)
+        arrays, state, entry = _round(run, _Round(number, request, arrays, state, history))
         del request
         history.append(entry)
         if checkpoints is not None:

@@ -11,6 +11,7 @@ from server.agreement import (
     merge_moments,
     risk_cuts,
     scales,
+    supported_months,
     time_grid,
 )
 from server.centre import Centre
@@ -39,9 +40,12 @@ def survey(centre: Centre, findings: Findings) -> None:
     moments = merge_moments([Moments.from_dict(answer["covariates"]) for answer in training])
     findings.agreed["scales"] = scales(moments)
     if "prognosis" in study.stages:
-        findings.agreed["cuts_months"] = time_grid(_life_tables(centre, findings), study.prognosis)
+        tables = _life_tables(centre, findings)
+        end_months = supported_months(tables)
+        findings.agreed["cuts_months"] = time_grid(tables, study.prognosis)
+        findings.agreed["horizon_months"] = end_months
         findings.agreed["horizons_months"] = evaluation_horizons(
-            study.validate_.horizons_months, findings.agreed["cuts_months"]
+            study.validate_.horizons_months, end_months
         )
 
 
@@ -151,6 +155,7 @@ def _train(
         strategy=build(strategy.name, strategy.options),
         num_rounds=section.rounds,
         weight_by=strategy.weight_by,
+        in_turn=strategy.ask == "in turn",
         max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
         checkpoints=Checkpoints(centre.run_dir / stage),
         on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),

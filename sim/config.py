@@ -91,6 +91,9 @@ class ImageConfig(Section):
         Centre-to-centre distance of the short-axis slices; None takes each vendor's usual one.
     sublevels : int
         Points over the slice thickness that are averaged (through-plane partial volume).
+    all_sequences : bool
+        Add what a whole examination holds beside cine and late enhancement: further views, T1
+        mapping, perfusion, flow, phase-sensitive images, surveys; and write what each series is.
     """
 
     cine_frames: int = Field(10, ge=4, le=60)
@@ -98,6 +101,7 @@ class ImageConfig(Section):
     fov_mm: tuple[float, float] = (230.0, 260.0)
     slice_step_mm: float | None = Field(None, ge=4, le=15)
     sublevels: int = Field(3, ge=1, le=9)
+    all_sequences: bool = False
 
 
 class OutcomeConfig(Section):

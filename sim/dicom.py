@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sim.elements import Elements, Value, elements, raw_element, to_bytes
-from sim.examination import Examination, Series
+from sim.examination import Examination
 from sim.phantom.planes import PlaneStack
+from sim.series import Series
 from sim.vendors import VENDORS, Packaging
 
 __all__ = [
@@ -181,6 +182,7 @@ def _classic_values(exam: Examination, series: Series) -> Values:
         values["InversionTime"] = decimal(series.inversion_ms)
     if profile.writes_slice_spacing and len(stack.origin_mm) > 1:
         values["SpacingBetweenSlices"] = decimal(stack.step_mm)
+    values |= dict(series.tags)
     if profile.rescale:
         values["RescaleIntercept"] = "0"
         values["RescaleSlope"] = decimal(exam.slope)
@@ -279,10 +281,17 @@ def classic_series(
         ranks = order if order is not None and len(order) == len(group) else range(len(group))
         instances: list[tuple[int, Instance]] = []
         for rank, place in zip(ranks, group, strict=True):
-            uid = make_uid(identity.uid_root, "image", series_number, *place)
+            part = (series.part,) if series.part else ()
+            uid = make_uid(identity.uid_root, "image", series_number, *place, *part)
             trigger = float(series.trigger_ms[place[0]])
-            image = elements(_image_values(series.stack, place, trigger, rank + 1))
-            content = encode_file(CLASSIC_MR, uid, [*body, *image], series.stored[place])
+            values = _image_values(series.stack, place, trigger, rank + 1)
+            kept = body
+            if series.frame_tags:
+                values |= dict(series.frame_tags[place[0]])
+                own_tags = {tag for tag, _ in elements(values)}
+                kept = [element for element in body if element[0] not in own_tags]
+            image = elements(values)
+            content = encode_file(CLASSIC_MR, uid, [*kept, *image], series.stored[place])
             instances.append((rank, Instance(uid, content, place)))
         encoded.append([instance for _, instance in sorted(instances, key=lambda pair: pair[0])])
     return encoded

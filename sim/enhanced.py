@@ -13,7 +13,8 @@ from sim.dicom import (
     study_values,
 )
 from sim.elements import Elements, Value, elements, sequence
-from sim.examination import Examination, Series
+from sim.examination import Examination
+from sim.series import Series
 from sim.vendors import VENDORS
 
 __all__ = ["enhanced_series", "frame_number"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.config import ImageConfig, QuirkConfig
+from sim.extra_series import Scene, extra_series
 from sim.patients import Patient
 from sim.phantom.acquisition import (
     acquire,
@@ -31,9 +32,10 @@ from sim.phantom.planes import (
 )
 from sim.phantom.raster import paint_long_axis, paint_short_axis
 from sim.phantom.signal import cine_signals, lge_signals
+from sim.series import Series
 from sim.vendors import VENDORS, VendorProfile
 
-__all__ = ["Examination", "Series", "examine"]
+__all__ = ["Examination", "examine"]
 
 Image = NDArray[np.float32]
 #: Left side of the view in the AHA sense: the septum for four chambers, the anterior wall for two.
@@ -41,30 +43,6 @@ LONG_AXIS_VIEWS = (("4CH", np.pi / 2), ("2CH", 0.0))
 #: Late diastole, when the heart is stillest and nearest to its end-diastolic shape.
 LGE_PHASE = 0.90
 LOCALIZER_PX, LOCALIZER_FOV_MM = 128, 380.0
-
-
-@dataclass(frozen=True)
-class Series:
-    """A stack of images of one kind.
-
-    Attributes
-    ----------
-    kind : str
-        ``cine``, ``lge``, ``long_axis`` or ``localizer``.
-    stored : ndarray
-        (T, Z, Y, X) uint16.
-    trigger_ms : ndarray
-        (T,) delay after the R wave.
-    inversion_ms : float
-        Inversion time; 0 where there is none.
-    """
-
-    kind: str
-    name: str
-    stored: NDArray[np.uint16]
-    stack: PlaneStack
-    trigger_ms: NDArray[np.float64]
-    inversion_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -191,11 +169,18 @@ def examine(
     ]
     others += _localizers(scanner, pose, torso, anatomy.length_mm, rng)
     slope = float(rng.uniform(*profile.rescale)) if profile.rescale else 1.0
+    extra: list[Series] = []
+    if images.all_sequences:
+        scene = Scene(
+            profile, field_t, pose, anatomy.length_mm, motion, still, torso, cine, scanner.edge_mm,
+            rr_ms, scanner.store,
+        )  # fmt: skip
+        extra = extra_series(scene, rng)
     return Examination(
         vendor=vendor,
         field_t=field_t,
         rr_ms=rr_ms,
-        series=(*others[2:], *others[:2], cine, lge),
+        series=(*others[2:], *others[:2], cine, lge, *extra),
         labels=labels,
         es_frame=es_frame,
         volumes_ml=(motion.volumes_ml(0), motion.volumes_ml(es_frame)),
@@ -251,9 +236,12 @@ def _short_axis(
             scratch, motion, pose, stack, shift, contrast, label_frames=labelled, **options
         )
     trigger = np.round(motion.phase * rr_ms, 1)
-    cine = Series("cine", profile.cine_series, stored, stack, trigger)
+    cine = Series("cine", profile.cine_series, stored, stack, trigger, sequence="cine", view="sax")
     delay = np.array([round(LGE_PHASE * rr_ms, 1)])
-    lge = Series("lge", profile.lge_series, late_stored, stack, delay, round(inversion_ms))
+    lge = Series(
+        "lge", profile.lge_series, late_stored, stack, delay, round(inversion_ms),
+        sequence="lge_magnitude", view="sax",
+    )  # fmt: skip
     return cine, lge, labels
 
 
@@ -277,7 +265,10 @@ def _long_axis(
     paint_long_axis(canvas, motion, pose, stack, angle, contrast, scanner.edge_mm)
     words = scanner.profile.cine_series.replace("_sax", " ").split()
     label = " ".join([word for word in words if word not in ("SA", "SAX")] + [name])
-    return Series("long_axis", label, scanner.store(canvas, rng), stack, cine.trigger_ms)
+    stored = scanner.store(canvas, rng)
+    return Series(
+        "long_axis", label, stored, stack, cine.trigger_ms, sequence="cine", view=name.lower()
+    )
 
 
 def _localizers(
@@ -286,7 +277,8 @@ def _localizers(
     """Three body planes; the heart is a ball of muscle around blood, as the planner sees it."""
     contrast = cine_signals(scanner.field_t, scanner.profile.te_ms, scanner.profile.flip_deg)
     series = []
-    for stack in orthogonal_planes(pose, LOCALIZER_FOV_MM / LOCALIZER_PX, LOCALIZER_PX):
+    stacks = orthogonal_planes(pose, LOCALIZER_FOV_MM / LOCALIZER_PX, LOCALIZER_PX)
+    for stack, view in zip(stacks, ("axial", "coronal", "sagittal"), strict=True):
         (image,) = paint_torso(torso, stack, np.zeros((1, 2)), (contrast,))
         points = np.stack(stack.points(0, np.zeros(2)), axis=-1)
         centre = pose.base + BASE_FRACTION * length_mm * pose.axis
@@ -297,5 +289,10 @@ def _localizers(
             inside = np.square(across / radius) + np.square(along / depth) < 1
             image[0][inside] = contrast[tissue]
         stored = scanner.store(image[None], rng)
-        series.append(Series("localizer", "localizer", stored, stack, np.zeros(1)))
+        series.append(
+            Series(
+                "localizer", "localizer", stored, stack, np.zeros(1),
+                sequence="localizer", view=view,
+            )
+        )  # fmt: skip
     return series

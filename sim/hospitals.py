@@ -20,9 +20,9 @@ from protocol.errors import ConfigError
 from protocol.seeds import derive_seed, generator
 from shared_models.labels import CLASS_NAMES
 from sim.config import HospitalConfig, PhantomConfig
-from sim.dicom import Identity, Instance, classic_series
+from sim.dicom import Identity, Instance, classic_series, make_uid
 from sim.enhanced import enhanced_series
-from sim.examination import Examination, Series, examine
+from sim.examination import Examination, examine
 from sim.masks import SEGMENT_ORDERS, encode_masks
 from sim.outcomes import (
     Outcome,
@@ -34,7 +34,8 @@ from sim.outcomes import (
 from sim.patients import Patient, draw_patient
 from sim.records import RECORD_STYLES, write_records
 from sim.secret import write_public_secret
-from sim.truth import HospitalTruth, PatientTruth, write_truth
+from sim.series import Series
+from sim.truth import HospitalTruth, PatientTruth, SeriesTruth, write_series, write_truth
 from sim.vendors import VENDORS
 
 __all__ = ["Progress", "make_hospitals"]
@@ -69,6 +70,7 @@ class _Made:
     record: dict[str, float]
     outcome: Outcome
     labels: NDArray[np.uint8]
+    series: tuple[SeriesTruth, ...]
 
 
 def _pick(rng: np.random.Generator, weights: dict[Choice, float]) -> Choice:
@@ -97,12 +99,13 @@ def _identity(task: _Task, patient: Patient, rng: np.random.Generator) -> Identi
 
 def _encode(
     task: _Task, identity: Identity, exam: Examination, rng: np.random.Generator
-) -> Iterator[tuple[Series, list[list[Instance]]]]:
-    """Yield every series with its files, packed as the vendor packs them."""
+) -> Iterator[tuple[Series, int, list[list[Instance]]]]:
+    """Yield every series with its number and its files, packed as the vendor packs them."""
     profile, quirks = VENDORS[exam.vendor], task.config.quirks
     enhanced = quirks.enhanced and rng.random() < profile.enhanced_share
-    number = 1
+    number, following = 1, 1
     for series in exam.series:
+        number = number if series.part else following
         if enhanced and series.kind in ("cine", "lge"):
             groups = enhanced_series(identity, exam, series, number)
         else:
@@ -113,15 +116,15 @@ def _encode(
                 identity, exam, series, number, profile.packaging, order,
                 private_tags=quirks.private_tags,
             )  # fmt: skip
-        number += len(groups)
-        yield series, groups
+        following = number + len(groups)
+        yield series, number, groups
 
 
-def _write_images(folder: Path, groups: list[list[Instance]], first: int) -> None:
+def _write_images(folder: Path, groups: list[list[Instance]], first: int, part: int) -> None:
     for offset, instances in enumerate(groups):
         series_folder = folder / f"SE{first + offset:04d}"
-        series_folder.mkdir()
-        for index, instance in enumerate(instances, start=1):
+        series_folder.mkdir(exist_ok=bool(part))
+        for index, instance in enumerate(instances, start=1 + 1000 * part):
             (series_folder / f"IM{index:04d}").write_bytes(instance.content)
 
 
@@ -148,10 +151,15 @@ def _make_patient(task: _Task) -> _Made:
     identity = _identity(task, patient, rng)
     study = task.folder / "dicom" / task.directory / "ST0001"
     study.mkdir(parents=True)
-    first = 1
-    for series, groups in _encode(task, identity, exam, rng):
-        _write_images(study, groups, first)
-        first += len(groups)
+    sorting = []
+    for series, first, groups in _encode(task, identity, exam, rng):
+        _write_images(study, groups, first, series.part)
+        sorting += [
+            SeriesTruth(
+                make_uid(identity.uid_root, "series", first + offset), series.sequence, series.view
+            )
+            for offset in range(len(groups))
+        ]
         if series.kind == "cine" and task.mask_rank is not None:
             instances = [instance for group in groups for instance in group]
             files = encode_masks(
@@ -161,7 +169,8 @@ def _make_patient(task: _Task) -> _Made:
             for phase, content in enumerate(files, start=1):
                 name = f"MK{2 * task.mask_rank + phase:04d}.dcm"
                 (task.folder / "masks" / name).write_bytes(content)
-    return _Made(_truth(task, patient, exam, outcome), patient.record, outcome, exam.labels)
+    truth = _truth(task, patient, exam, outcome)
+    return _Made(truth, patient.record, outcome, exam.labels, tuple(sorting))
 
 
 def _truth(task: _Task, patient: Patient, exam: Examination, outcome: Outcome) -> PatientTruth:
@@ -296,6 +305,9 @@ def _make_hospital(
     write_public_secret(folder, seed)
     truth = _hospital_truth(config, hospital.name, seed, tuple(patient.truth for patient in made))
     write_truth(making / "truth" / f"{hospital.name}.json", truth)
+    if config.images.all_sequences:
+        series = [entry for patient in made for entry in patient.series]
+        write_series(making / "truth" / f"{hospital.name}_series.json", series)
     labels = {patient.truth.mask_key: patient.labels for patient in made}
     np.savez_compressed(
         making / "truth" / f"{hospital.name}_masks.npz", allow_pickle=False, **labels

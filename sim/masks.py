@@ -12,7 +12,7 @@ from client.segmentation_files import encode_segmentation
 from shared_models.labels import LV, MYO, RV
 from sim.dicom import Identity, Instance, make_uid
 from sim.enhanced import frame_number
-from sim.examination import Series
+from sim.series import Series
 
 __all__ = ["SEGMENT_ORDERS", "encode_masks"]
 

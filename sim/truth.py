@@ -10,7 +10,16 @@ import numpy as np
 from protocol.errors import DataError
 from sim.outcomes import expected_concordance
 
-__all__ = ["HospitalTruth", "PatientTruth", "oracle_concordance", "read_truth", "write_truth"]
+__all__ = [
+    "HospitalTruth",
+    "PatientTruth",
+    "SeriesTruth",
+    "oracle_concordance",
+    "read_series",
+    "read_truth",
+    "write_series",
+    "write_truth",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,15 @@ class PatientTruth:
     es_frame: int
     has_expert_mask: bool
     mask_key: str
+
+
+@dataclass(frozen=True)
+class SeriesTruth:
+    """What a series, or one part of it, shows; a mixed series has several entries."""
+
+    series_uid: str
+    sequence: str
+    view: str
 
 
 @dataclass(frozen=True)
@@ -110,4 +128,29 @@ def read_truth(out_dir: Path, hospital: str) -> HospitalTruth:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"truth/{hospital}.json cannot be read as a phantom's truth; make the hospitals again."
+        ) from error
+
+
+def write_series(path: Path, series: Sequence[SeriesTruth]) -> None:
+    """Write what the series of one hospital are as JSON."""
+    rows = [asdict(entry) for entry in series]
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def read_series(out_dir: Path, hospital: str) -> tuple[SeriesTruth, ...]:
+    """Read ``OUT/truth/<hospital>_series.json``; hospitals with ``all_sequences`` have it.
+
+    Raises
+    ------
+    DataError
+        If there is no such file or it was written by another version.
+    """
+    path = out_dir / "truth" / f"{hospital}_series.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(SeriesTruth(**row) for row in rows)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"truth/{hospital}_series.json cannot be read; make the hospitals again with "
+            "images.all_sequences."
         ) from error

@@ -9,18 +9,25 @@ from protocol.arrays import Arrays
 from protocol.errors import ConfigError
 from strategies.fedavg import FedAvg
 from strategies.mean import RunningMean
+from strategies.scaffold import Scaffold
 from strategies.server_optimizer import FedAvgM, FedOpt
+from strategies.turnout import EVERYBODY, Turnout
 
 __all__ = ["STRATEGIES", "RunningMean", "Strategy", "build"]
 
 
 class Strategy(Protocol):
-    """What the rounds need of an aggregation rule; its state is a dict of arrays."""
+    """What the rounds need of an aggregation rule; its state is a dict of arrays.
+
+    What the state holds as `strategies.scaffold.control_of` travels to the hospitals.
+    """
 
     def init(self, arrays: Arrays) -> Arrays:
         """Return the state before the first round."""
 
-    def step(self, arrays: Arrays, mean: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:
+    def step(
+        self, arrays: Arrays, mean: Arrays, state: Arrays, turnout: Turnout = EVERYBODY
+    ) -> tuple[Arrays, Arrays]:
         """Return the next global model and state."""
 
 
@@ -31,6 +38,7 @@ STRATEGIES: dict[str, Callable[..., Any]] = {
     "fedavgm": FedAvgM,
     "fedprox": FedAvg,
     "fedyogi": partial(FedOpt, "yogi"),
+    "scaffold": Scaffold,
 }
 
 

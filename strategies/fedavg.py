@@ -9,6 +9,7 @@ Optimization in Heterogeneous Networks", Algorithm 2) is the same on this side; 
 from dataclasses import dataclass
 
 from protocol.arrays import Arrays
+from strategies.turnout import EVERYBODY, Turnout
 
 __all__ = ["FedAvg"]
 
@@ -21,8 +22,10 @@ class FedAvg:
         """Return the state before the first round: nothing."""
         return {}
 
-    def step(self, arrays: Arrays, mean: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:
-        """Return the next global model and state.
+    def step(
+        self, arrays: Arrays, mean: Arrays, state: Arrays, turnout: Turnout = EVERYBODY
+    ) -> tuple[Arrays, Arrays]:
+        """Return the next global model and state; absent hospitals leave no trace.
 
         Parameters
         ----------

@@ -26,6 +26,7 @@ import numpy as np
 from protocol.arrays import Arrays
 from protocol.errors import ConfigError
 from strategies.mean import accumulator_dtype
+from strategies.turnout import EVERYBODY, Turnout
 
 __all__ = ["SECOND_MOMENT", "FedAvgM", "FedOpt"]
 
@@ -82,7 +83,9 @@ class FedAvgM:
         """Return the state before the first round: ``m/<name>``, zeros."""
         return _filled(arrays, "m", 0.0)
 
-    def step(self, arrays: Arrays, mean: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:
+    def step(
+        self, arrays: Arrays, mean: Arrays, state: Arrays, turnout: Turnout = EVERYBODY
+    ) -> tuple[Arrays, Arrays]:
         """Return the next global model and state."""
         new, after = dict(mean), {}
         for name in _trained(arrays):
@@ -129,7 +132,9 @@ class FedOpt:
         v = self.initial_v if self.initial_v >= 0 else self.tau**2
         return _filled(arrays, "m", 0.0) | _filled(arrays, "v", v)
 
-    def step(self, arrays: Arrays, mean: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:
+    def step(
+        self, arrays: Arrays, mean: Arrays, state: Arrays, turnout: Turnout = EVERYBODY
+    ) -> tuple[Arrays, Arrays]:
         """Return the next global model and state."""
         rule = SECOND_MOMENT[self.second_moment]
         new, after = dict(mean), {}

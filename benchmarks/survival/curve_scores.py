@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from pycox.evaluation.concordance import concordance_td
+from pycox.evaluation.ipcw import brier_score as pycox_brier_score
+from pycox.utils import kaplan_meier
 from sksurv.metrics import brier_score
 from sksurv.util import Surv
 
@@ -73,3 +75,24 @@ def from_references(months: np.ndarray, event: np.ndarray, curves: Curves) -> Sc
     _, scores = brier_score(observed, observed, curves(points), points)
     area = ((scores[1:] + scores[:-1]) / 2 * np.diff(points)).sum()
     return Scores(float(c_td), float(area / (points[-1] - points[0])))
+
+
+def notebook_ibs(months: np.ndarray, event: np.ndarray, curves: Curves) -> float:
+    """Return the IBS as pycox's notebooks take it, over the same times, by the trapezoid.
+
+    It divides by the sum of the weights and not by the number of patients (which that sum estimates
+    without bias), and takes G just before an event.
+    """
+    points = horizons(months)
+    censoring = kaplan_meier(months, 1 - event)
+    scores = pycox_brier_score(
+        points,
+        months,
+        event.astype(int),
+        np.ascontiguousarray(curves(points).T),
+        censoring.to_numpy(),
+        points,
+        censoring.index.to_numpy(),
+    )
+    area = ((scores[1:] + scores[:-1]) / 2 * np.diff(points)).sum()
+    return float(area / (points[-1] - points[0]))

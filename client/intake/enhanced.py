@@ -71,6 +71,16 @@ def _frame(groups: _Groups, template: Frame, index: int, contrast: str) -> Frame
     inversion_ms = groups.number("MRModifierSequence", "InversionTimes", template.inversion_ms)
     recovery = str(groups.value("MRModifierSequence", "InversionRecovery", "NO"))
     image_type = tuple(str(word).upper() for word in frame_type)
+    timing = "MRTimingAndRelatedParametersSequence"
+    tags = replace(
+        template.tags,
+        repetition_ms=groups.number(timing, "RepetitionTime", template.tags.repetition_ms),
+        flip_deg=groups.number(timing, "FlipAngle", template.tags.flip_deg),
+        echo_ms=groups.number("MREchoSequence", "EffectiveEchoTime", template.tags.echo_ms),
+        rr_ms=groups.number(
+            "CardiacSynchronizationSequence", "RRIntervalTimeNominal", template.tags.rr_ms
+        ),
+    )
     if complex_part == "PHASE":
         image_type += ("P",)
     return replace(
@@ -93,4 +103,5 @@ def _frame(groups: _Groups, template: Frame, index: int, contrast: str) -> Frame
         temporal_index=groups.number("FrameContentSequence", "TemporalPositionIndex", math.nan),
         slope=groups.number("PixelValueTransformationSequence", "RescaleSlope", 1.0),
         intercept=groups.number("PixelValueTransformationSequence", "RescaleIntercept", 0.0),
+        tags=tags,
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from client.intake.tags import NO_TAGS, Tags
+
 __all__ = ["VENDORS", "Frame", "Pixels", "geometry_problem", "vendor_of"]
 
 MAX_MM = 5_000.0
@@ -73,6 +75,7 @@ class Frame:
     intercept: float
     pixels: Pixels
     rr_ms: float = math.nan
+    tags: Tags = NO_TAGS
 
     @property
     def along_row(self) -> np.ndarray:

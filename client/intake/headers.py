@@ -21,6 +21,7 @@ from client.intake.frame import Frame, Pixels, geometry_problem, vendor_of
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.scale import SCALE_TAGS, linear_scale
+from client.intake.tags import read_tags
 from protocol.errors import DataError
 
 __all__ = ["UNREADABLE", "read_header"]
@@ -49,10 +50,15 @@ MAX_FRAMES = 20_000
 
 KEYWORDS = (
     "AcquisitionContrast",
+    "AcquisitionTime",
     "BitsAllocated",
     "BurnedInAnnotation",
+    "CardiacNumberOfImages",
     "Columns",
     "HeartRate",
+    "ContrastBolusAgent",
+    "EchoTime",
+    "FlipAngle",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImageType",
@@ -67,6 +73,7 @@ KEYWORDS = (
     "PixelSpacing",
     "ProtocolName",
     "PulseSequenceName",
+    "RepetitionTime",
     "RescaleIntercept",
     "RescaleSlope",
     "Rows",
@@ -75,6 +82,7 @@ KEYWORDS = (
     "SamplesPerPixel",
     "ScanningSequence",
     "SequenceName",
+    "SequenceVariant",
     "SeriesDescription",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -241,6 +249,7 @@ def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixel
         intercept=intercept,
         pixels=pixels,
         rr_ms=_rr_ms(raw),
+        tags=read_tags(raw.words),
     )
 
 

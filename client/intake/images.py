@@ -3,6 +3,7 @@
 Axes: T phases, Z slices, Y rows, X columns.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,9 @@ from protocol.errors import DataError
 __all__ = ["decode", "decode_planes", "moved"]
 
 DTYPES = {(8, False): "u1", (8, True): "i1", (16, False): "<u2", (16, True): "<i2"}
+
+# 4 GB; 60 phases of 30 slices of 512 x 512 are half of it.
+MAX_STACK_VALUES = 1_000_000_000
 
 
 def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
@@ -39,8 +43,11 @@ def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
     Raises
     ------
     DataError
-        If pixels are missing, damaged, or compressed in a way that cannot be decoded here.
+        If pixels are missing, damaged, too many, or compressed in a way that cannot be decoded
+        here.
     """
+    if math.prod(plan.shape) > MAX_STACK_VALUES:
+        raise DataError("the stack is larger than a billion pixels")
     stack = np.empty(plan.shape, dtype=np.float32)
     with Decoder() if decoder is None else nullcontext(decoder) as use:
         for a, z in enumerate(plan.slices):

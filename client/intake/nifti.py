@@ -16,6 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from client.intake.headers import UNREADABLE
 from client.intake.stacks import StackPlan
+from client.intake.walking import files_below
 from client.masks import Labelled, map_labels, pick_phases
 from protocol.errors import DataError
 
@@ -33,7 +34,9 @@ def index_nifti(folder: Path) -> tuple[dict[str, list[Path]], int]:
     """Return the NIfTI files below a folder by patient number, and how many files are no NIfTI."""
     by_patient: dict[str, list[Path]] = {}
     others = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+    for path in map(Path, files_below(folder)):
+        if path.is_symlink() or not path.is_file():
+            continue
         match = NAME.match(path.name)
         if match:
             by_patient.setdefault(match["patient"], []).append(path)

@@ -1,5 +1,6 @@
 """A DICOM file as a stream that can be parsed: checked for what it is, unfolded within bounds."""
 
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,9 +54,13 @@ def open_dicom(path: Path, *, bare: bool = False) -> Iterator[tuple[BinaryIO, bo
     OSError
         If it cannot be read.
     """
-    if path.is_symlink():
+    state = path.lstat()
+    if stat.S_ISLNK(state.st_mode):
         raise DataError("symbolic link")
-    if path.stat().st_size > MAX_FILE_BYTES:
+    # A pipe would be waited for, and a device never ends.
+    if not stat.S_ISREG(state.st_mode):
+        raise DataError("not a regular file")
+    if state.st_size > MAX_FILE_BYTES:
         raise DataError("larger than 1 GiB")
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)

@@ -17,6 +17,7 @@ from client.intake.images import moved
 from client.intake.phases import cyclic_distance
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
+from client.intake.walking import files_below
 from client.masks import Labelled, map_labels, pick_phases
 from protocol.errors import DataError
 
@@ -34,7 +35,9 @@ def index_segmentations(folder: Path) -> tuple[dict[str, list[Path]], int]:
     """Return the SEG files below a folder by patient number, and how many files are no SEG."""
     by_patient: dict[str, list[Path]] = {}
     others = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+    for path in map(Path, files_below(folder)):
+        if path.is_symlink() or not path.is_file():
+            continue
         try:
             with quietly():
                 dataset = dcmread(

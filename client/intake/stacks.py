@@ -18,7 +18,7 @@ from client.intake.phases import (
     cyclic_distance,
     onto_phases,
 )
-from client.intake.sorting import planes
+from client.intake.planes import planes
 from protocol.errors import DataError
 
 __all__ = ["BASE_TO_APEX", "StackLimits", "StackPlan", "plan_stack"]

@@ -6,7 +6,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from protocol.config import Study
 from protocol.errors import PayloadError
-from protocol.payload import Answer, Question, TrainReply, TrainRequest
+from protocol.payload import Answer, Question, TrainReply, TrainRequest, with_control_round
 
 ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 
@@ -40,6 +40,60 @@ def test_a_reply_comes_back_as_it_was() -> None:
     sent = TrainReply(ARRAYS, 7, 2, {"loss": 0.1})
     back = TrainReply.from_records(sent.to_records(), "A")
     assert (back.num_patients, back.num_events, back.metrics) == (7, 2, {"loss": 0.1})
+
+
+def test_a_request_with_a_control_variate_comes_back_as_it_was_for_each_hospital(
+    study: Study,
+) -> None:
+    control = {"w": np.arange(4, dtype=np.float32) / 8}
+    records = TrainRequest(study, "segment", 5, {}, ARRAYS, control).to_records()
+    addressed = with_control_round(records, 3)
+    assert addressed["arrays"] is records["arrays"]
+    for sent, expected in ((records, 0), (addressed, 3)):
+        back = TrainRequest.from_records(sent)
+        assert back.control is not None and back.control_round == expected
+        np.testing.assert_array_equal(back.control["w"], control["w"])
+    plain = TrainRequest(study, "segment", 5, {}, ARRAYS).to_records()
+    assert set(plain) == {"document", "arrays"} and "control" not in str(plain["document"]["json"])
+    assert TrainRequest.from_records(plain).control is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"control_round":0', '"control_round":5'),
+        ('"control_round":0', '"control_round":-1'),
+        ('"control_round":0', '"control_round":true'),
+        ('"control_round":0,', ""),
+    ],
+)
+def test_a_request_of_no_earlier_control_round_is_refused(study: Study, old: str, new: str) -> None:
+    records = TrainRequest(study, "segment", 5, {}, ARRAYS, ARRAYS).to_records()
+    text = str(records["document"]["json"])
+    assert old in text
+    records["document"] = ConfigRecord({"json": text.replace(old, new)})
+    with pytest.raises(PayloadError, match="The centre's request"):
+        TrainRequest.from_records(records)
+
+
+def test_a_control_variate_is_arrays_and_belongs_to_train_requests(study: Study) -> None:
+    records = TrainRequest(study, "segment", 5, {}, ARRAYS, ARRAYS).to_records()
+    records["control"] = ConfigRecord({"w": 1})
+    with pytest.raises(PayloadError, match="the control variate is no arrays"):
+        TrainRequest.from_records(records)
+    question = Question(study, "survey", {}, ARRAYS).to_records()
+    question["control"] = question["arrays"]
+    with pytest.raises(PayloadError, match="unknown records"):
+        Question.from_records(question)
+
+
+def test_the_sum_of_the_rates_travels_only_where_it_was_asked_for() -> None:
+    sent = TrainReply(ARRAYS, 7, 2, rate_sum=0.125).to_records()
+    assert TrainReply.from_records(sent, "A", controlled=True).rate_sum == 0.125
+    with pytest.raises(PayloadError, match="has 1 unknown key"):
+        TrainReply.from_records(sent, "A")
+    with pytest.raises(PayloadError, match="lacks rate_sum"):
+        TrainReply.from_records(TrainReply(ARRAYS, 7, 2).to_records(), "A", controlled=True)
 
 
 @pytest.mark.parametrize("arrays", [None, ARRAYS])

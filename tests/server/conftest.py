@@ -39,7 +39,8 @@ def trained(site: str, request: TrainRequest) -> TrainReply:
         for name, array in request.arrays.items()
     }
     arrays["steps"] = request.arrays["steps"] + 1
-    return TrainReply(arrays, PATIENTS[site], PATIENTS[site] // 5, {"loss": 0.5})
+    rate_sum = None if request.control is None else 0.5
+    return TrainReply(arrays, PATIENTS[site], PATIENTS[site] // 5, {"loss": 0.5}, rate_sum)
 
 
 def well(site: str, request: TrainRequest) -> RecordDict:

@@ -12,6 +12,7 @@ from server.agreement import (
     merge_moments,
     risk_cuts,
     scales,
+    supported_months,
     time_grid,
 )
 
@@ -50,6 +51,42 @@ def test_the_grid_ends_where_too_few_are_followed() -> None:
     assert cuts == [7.0, 14.0, 21.0, 28.0, 35.0, 42.0]
 
 
+def test_the_grid_reaches_the_last_follow_up_where_a_study_asks_for_it() -> None:
+    rng = np.random.default_rng(1)
+    months = np.concatenate([rng.uniform(0, 36, 150), np.full(30, 47.0)])
+    parts = [table(half, np.ones(len(half))) for half in (months[:90], months[90:])]
+    wanted = Prognosis(num_intervals=6, max_horizon_months=60, grid_end="follow_up")
+    # The last are seen in (42, 48], though after 42 months nobody new could be judged.
+    assert time_grid(parts, wanted) == [8.0, 16.0, 24.0, 32.0, 40.0, 48.0]
+    assert supported_months(parts) == 42.0
+    # Whoever is followed beyond what was surveyed ends where that ends.
+    assert time_grid([table(months + 30, np.ones(180))], wanted)[-1] == GRID[-1] == 60.0
+
+
+@pytest.mark.parametrize("grid_end", ["at_risk", "follow_up"])
+def test_intervals_by_events_are_quantiles(grid_end: str) -> None:
+    # Without censoring Kaplan-Meier's quantiles are the sample's, and half-years lose little.
+    months = np.random.default_rng(3).exponential(20, 4000)
+    months = months[months < 60]
+    parts = [table(half, np.ones(len(half))) for half in np.array_split(months, 3)]
+    section = Prognosis(num_intervals=5, intervals="events", grid_end=grid_end)
+    cuts = time_grid(parts, section)
+    assert cuts[-1] == (60.0 if grid_end == "follow_up" else supported_months(parts))
+    assert supported_months(parts) < 60
+    inside = months[months <= cuts[-1]]
+    found = np.histogram(inside, [0, *cuts])[0] / len(inside)
+    assert found == pytest.approx([0.2] * 5, abs=0.02)
+
+
+def test_intervals_by_events_need_events() -> None:
+    months = np.linspace(1, 60, 200)
+    section = Prognosis(num_intervals=5, intervals="events")
+    with pytest.raises(
+        QuorumError, match="do not suffice for 5 intervals in which the curve falls alike"
+    ):
+        time_grid([table(months, np.zeros(200))], section)
+
+
 def test_too_few_patients_are_said_to_be_too_few() -> None:
     months = np.full(12, 30.0)
     with pytest.raises(QuorumError, match="follow 12 patients with a known outcome; prognosis"):
@@ -76,9 +113,8 @@ def test_hazards_are_those_of_kaplan_meier() -> None:
     assert interval_hazards([table(months, 0 * event)], [12.0, 60.0]) == [0.0, 0.0]
 
 
-def test_horizons_are_those_named_or_the_end_of_the_grid() -> None:
-    cuts = [12.0, 24.0, 36.0]
-    assert evaluation_horizons((), cuts) == [36.0]
-    assert evaluation_horizons((12.0, 36.0), cuts) == [12.0, 36.0]
+def test_horizons_are_those_named_or_the_last_with_enough_followed() -> None:
+    assert evaluation_horizons((), 36.0) == [36.0]
+    assert evaluation_horizons((12.0, 36.0), 36.0) == [12.0, 36.0]
     with pytest.raises(ConfigError, match=r"names 60, but .* patients for 36 months only"):
-        evaluation_horizons((12.0, 60.0), cuts)
+        evaluation_horizons((12.0, 60.0), 36.0)

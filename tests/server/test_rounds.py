@@ -21,7 +21,13 @@ from server.checkpoints import Checkpoints, hash_file
 from server.rounds import run_rounds
 from strategies import build
 
-STRATEGIES = [("fedavg", {}), ("fedavgm", {"momentum": 0.5}), ("fedadam", {}), ("fedyogi", {})]
+STRATEGIES = [
+    ("fedavg", {}),
+    ("fedavgm", {"momentum": 0.5}),
+    ("fedadam", {}),
+    ("fedyogi", {}),
+    ("scaffold", {"learning_rate": 0.8}),
+]
 
 
 # Laws -------------------------------------------------------------------------------------------

@@ -99,7 +99,12 @@ class Run:
             for i, name in enumerate(("age", "gene_12"))
         }
         cuts = [12.0, 24.0, 36.0, 48.0]
-        question = Question(self.study, "x", {"scales": scales, "cuts_months": cuts}, arrays)
+        question = Question(
+            self.study,
+            "x",
+            {"scales": scales, "cuts_months": cuts, "horizon_months": cuts[-1]},
+            arrays,
+        )
         parts: dict[str, list[np.ndarray]] = {k: [] for k in ("months", "event", "risk", "at")}
         for site in self.sites[2:]:
             hospital = open_hospital(site, self.study)

@@ -17,6 +17,7 @@ from client.site import load_site
 from protocol.config import Preprocessing, Study
 from protocol.errors import ConfigError, DataError, QuorumError
 from protocol.payload import Question
+from server.initial import prognosis_weights
 from server.results import load_results
 from sim.engines.local import run_local
 from sim.secret import write_public_secret
@@ -123,6 +124,44 @@ def test_the_network_of_tables_runs_on_them(sites: list[Path], tmp_path: Path) -
     folder = run(study(prognosis=section), sites, tmp_path / "run")
     external = load_results(folder / "results.json").arms["federated"].sites["h2"]
     assert external.pairs is not None and external.pairs.c_index > 0.6
+
+
+def test_curves_to_the_last_follow_up_are_judged_while_enough_remain(
+    sites: list[Path], tmp_path: Path
+) -> None:
+    section = {
+        **study().prognosis.model_dump(),
+        "network": {"name": "tabular"},
+        "intervals": "events",
+        "grid_end": "follow_up",
+        "max_horizon_months": 90,
+    }
+    folder = run(study(prognosis=section), sites, tmp_path / "run")
+    results = load_results(folder / "results.json")
+    facts = results.study
+    # Few are followed for nearly the 72 months that nobody is followed beyond. The survey spreads
+    # small cells, so that it may tell of more.
+    assert 90 >= facts.cuts_months[-1] > 66 >= facts.horizon_months > 24
+    judged = results.arms["federated"]
+    assert judged.sites["h2"].pairs.tau_months == facts.horizon_months
+    common = judged.evaluation["external"]
+    assert common.grid_months[-1] == facts.horizon_months
+    assert common.horizons_months == (facts.horizon_months,)
+    whole = judged.sites["h2"].evaluation.brier.horizons_months
+    assert len(whole) > 1 and whole[-1] == facts.horizon_months
+
+
+def test_the_network_of_tables_starts_from_the_surveyed_hazards() -> None:
+    section = {**study().prognosis.model_dump(), "network": {"name": "tabular"}}
+    hazards, cuts = (0.1, 0.2, 0.0, 0.3, 0.2, 0.1), tuple(6.0 * k for k in range(1, 7))
+    chosen = study(prognosis=section)
+    bias = [a for a in prognosis_weights(chosen, hazards, cuts).values() if a.shape == (6,)]
+    expected = [np.log(h / (1 - h)) if h else bias[-1][2] for h in hazards]
+    assert bias[-1] == pytest.approx(expected, abs=1e-6) and bias[-1][2] < -6
+    # What the options say stands.
+    section["network"] = {"name": "tabular", "options": {"start": [0.5] * 6}}
+    own = prognosis_weights(study(prognosis=section), hazards, cuts)
+    assert [a for a in own.values() if a.shape == (6,)][-1] == pytest.approx([0.5] * 6)
 
 
 def test_its_patients_have_no_slice_and_the_survey_no_scanner(sites: list[Path]) -> None:

@@ -7,7 +7,8 @@ from protocol.errors import ConfigError
 from strategies import STRATEGIES, build
 
 ARRAYS = {"w": np.array([1.0, -2.0], dtype=np.float32), "n": np.array(3, dtype=np.int64)}
-MEAN = {"w": np.array([2.0, -2.0], dtype=np.float32), "n": np.array(3.5)}
+CHANGE = {"control/w": np.array([0.5, -1.0], dtype=np.float32)}
+MEAN = {"w": np.array([2.0, -2.0], dtype=np.float32), "n": np.array(3.5), **CHANGE}
 
 
 def test_the_strategies_are_these() -> None:
@@ -18,13 +19,14 @@ def test_the_strategies_are_these() -> None:
         "fedadam",
         "fedyogi",
         "fedadagrad",
+        "scaffold",
     }
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_no_change_at_the_hospitals_is_no_change_at_the_centre(name: str) -> None:
     strategy = build(name, {})
-    mean = {"w": ARRAYS["w"].copy(), "n": np.array(3.0)}
+    mean = {"w": ARRAYS["w"].copy(), "n": np.array(3.0), **CHANGE}
     new, _ = strategy.step(ARRAYS, mean, strategy.init(ARRAYS))
     assert new["w"].tobytes() == ARRAYS["w"].tobytes()
 
@@ -75,6 +77,8 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones() -> None:
         ("fedadam", {"beta_1": -0.1}, r"beta_1 is -0.1, expected in \[0, 1\)"),
         ("fedyogi", {"beta_2": 1.0}, r"beta_2 is 1.0, expected in \[0, 1\)"),
         ("fedadagrad", {"tau": 0.0}, "tau is 0.0, expected above 0"),
+        ("scaffold", {"learning_rate": 0.0}, "learning_rate is 0.0, expected above 0"),
+        ("scaffold", {"momentum": 0.5}, "its options are learning_rate"),
     ],
 )
 def test_an_option_out_of_place_is_refused(

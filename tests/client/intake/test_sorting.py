@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from client.intake.frame import Frame, Pixels
-from client.intake.sorting import planes, sort_study
+from client.intake.planes import planes
+from client.intake.sorting import sort_study
 from client.intake.stacks import BASE_TO_APEX, plan_stack
 from protocol.errors import DataError
 
