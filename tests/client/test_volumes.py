@@ -179,6 +179,28 @@ def test_numpy_archives_are_a_site(shared_data: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(volumes, expected, rtol=0.01)
 
 
+def test_nifti_masks_lie_on_nifti_images(shared_data: Path, tmp_path: Path) -> None:
+    archive = shared_data / "acdc"
+    rows = acdc_patients(archive, None)[:3]
+    for row, study in zip(rows, read_acdc(archive, rows), strict=True):
+        write_nifti(tmp_path / "images" / f"{row['patient']}_4d.nii.gz", study.stack)
+        labels = Stack(study.labels.astype(np.uint8), study.stack.affine, study.stack.spacing_mm)
+        write_nifti(tmp_path / "masks" / f"{row['patient']}.nii.gz", labels)
+    convention = {LV: "LV", MYO: "MYO", RV: "RV"}
+    masks = {"format": "nifti", "path": "masks", "labels": convention}
+    found = cohort_of(tmp_path, "nifti", masks=masks)
+    volumes = sorted(
+        (p.labels[0] == LV).sum() * float(np.prod(p.spacing_mm)) / 1000
+        for p in found.patients
+        if p.labels is not None
+    )
+    expected = sorted(float(row["lv_edv_ml"]) for row in rows)
+    np.testing.assert_allclose(volumes, expected, rtol=0.01)
+    exchanged = {"format": "nifti", "path": "masks", "labels": {1: "RV", 2: "MYO", 3: "LV"}}
+    with pytest.raises(DataError, match="none of the masks of yew can be used: mask whose labels"):
+        cohort_of(tmp_path, "nifti", masks=exchanged)
+
+
 def test_numpy_archives_are_bounded_and_hold_no_pickle(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, cine=np.array([{"a": 1}], dtype=object))
