@@ -22,7 +22,7 @@ from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
 from client.quality import Quality
 from client.reading import Imaged
-from client.site import Images, SiteConfig, inside, load_site
+from client.site import Images, SiteConfig, inside, load_site, site_sorter
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
 
@@ -220,12 +220,14 @@ def _images(
     if config.masks is not None:
         mask_root = inside(site_dir, config.masks.path, "masks.path")
     overruled = site_overrides(site_dir, config.images)
+    sorter = site_sorter(site_dir, config.images)
     settings = {
         "preprocessing": preprocessing.model_dump(mode="json"),
         "images": config.images.model_dump(mode="json"),
         "masks": config.masks.model_dump(mode="json") if config.masks else None,
         "quality": config.quality.model_dump(mode="json"),
         "overrides": overrides_digest(overruled),
+        "sorter": hashlib.sha256(sorter.read_bytes()).hexdigest() if sorter else None,
         "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
     }
     key = cache_key([path for path in (root, mask_root) if path is not None], settings)
@@ -245,6 +247,7 @@ def _images(
             limits=config.quality,
             bare=config.images.without_preamble,
             overruled=overruled,
+            sorter=sorter,
             workers=config.workers,
             progress=progress,
         )

@@ -74,6 +74,7 @@ def read_dicom_site(
     limits: QualityLimits = LIMITS,
     bare: bool = False,
     overruled: Overruled | None = None,
+    sorter: Path | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -89,6 +90,8 @@ def read_dicom_site(
         Whether files without a DICOM preamble are read.
     overruled : mapping, optional
         What people decided about single series.
+    sorter : Path, optional
+        Weights of the network that decides where the rules of sorting are unsure.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -122,7 +125,7 @@ def read_dicom_site(
             tell(done, total)
         overrides = told(overruled or {}, secret, {frame.series_uid for frame in frames})
         jobs = [
-            replace(job, overrides=_own(overrides, job))
+            replace(job, overrides=_own(overrides, job), sorter=sorter)
             for job in _jobs(frames, secret, options, limits, masks, mask_root, refused)
         ]
         outcomes = []

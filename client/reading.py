@@ -12,9 +12,9 @@ from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.images import decode
 from client.intake.nifti import read_nifti
-from client.intake.parts import Overrides
+from client.intake.parts import Overrides, Part, sort_parts
 from client.intake.segmentations import read_segmentations
-from client.intake.sorting import Sorted, sort_study
+from client.intake.sorting import Sorted, choose
 from client.intake.stacks import StackPlan, plan_stack
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
@@ -49,6 +49,7 @@ class Job:
     options: Preprocessing
     limits: QualityLimits
     overrides: Overrides = field(default_factory=dict)
+    sorter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_patient(job: Job) -> Reading:
     num_files = len({f.pixels.path for study in job.studies for f in study})
     chosen: Sorted | None = None
     for study in job.studies:
-        found = sort_study(study, job.overrides)
+        found = choose(_parts(study, job))
         refused.update({("series", reason): count for reason, count in found.refused.items()})
         if found.cine and chosen is not None:
             refused[("series", "another study of the same patient is used")] += 1
@@ -98,6 +99,17 @@ def read_patient(job: Job) -> Reading:
     first = chosen.cine[0]
     imaged = Imaged(job.key, first.vendor, first.field_strength_t, prepared, quality)
     return Reading(imaged, refused, num_files, convention)
+
+
+def _parts(study: tuple[Frame, ...], job: Job) -> list[Part]:
+    parts = sort_parts(study, job.overrides)
+    if job.sorter is None:
+        return parts
+    # Imported here: a hospital without the network does not wait for torch.
+    from client.sorter import decide
+
+    with Decoder() as decoder:
+        return decide(parts, job.sorter, decoder)
 
 
 def _late_enhancement(

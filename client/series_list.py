@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.imaging import read_frames
+from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.parts import UNSURE_BELOW, Part, sort_parts
 from client.intake.planes import planes
 from client.overrides import IGNORE, series_key, site_overrides, told
 from client.pseudonyms import load_secret, pseudonym
-from client.site import inside, load_site
+from client.site import inside, load_site, site_sorter
+from client.sorter import decide
 from protocol.errors import ConfigError
 
 __all__ = ["Row", "list_series", "write_list"]
@@ -71,13 +73,18 @@ def list_series(site_dir: Path, progress: Progress | None = None) -> list[Row]:
     )
     overruled = site_overrides(site_dir, config.images)
     overrides = told(overruled, secret, {frame.series_uid for frame in frames})
+    sorter = site_sorter(site_dir, config.images)
     studies: dict[tuple[str, str], list[Frame]] = {}
     for frame in frames:
         studies.setdefault((frame.patient_id, frame.study_uid), []).append(frame)
     rows = []
     for (patient, _), study in studies.items():
         key = pseudonym(secret, patient)
-        for part in sort_parts(study, overrides):
+        parts = sort_parts(study, overrides)
+        if sorter is not None:
+            with Decoder() as decoder:
+                parts = decide(parts, sorter, decoder)
+        for part in parts:
             name = series_key(secret, part.series_uid, part.number)
             rows.append(Row(name, key, len(part.frames), len(planes(part.frames)), part))
     return sorted(rows, key=lambda row: (row.patient, row.series))

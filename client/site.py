@@ -27,6 +27,7 @@ __all__ = [
     "SiteConfig",
     "inside",
     "load_site",
+    "site_sorter",
 ]
 
 SITE_FILE = "site.yaml"
@@ -50,6 +51,9 @@ class Images(_Frozen):
         them are something else.
     overrides : str or None
         A table of what people decided about single series; see `client.overrides`.
+    sorter : str or None
+        Weights of a sorting network (``sort/final.safetensors`` of a study) that decides where the
+        rules are unsure.
     """
 
     format: Literal["dicom", "acdc"]
@@ -57,13 +61,14 @@ class Images(_Frozen):
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
     without_preamble: bool = False
     overrides: str | None = Field(None, min_length=1)
+    sorter: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:
         if self.group is not None and self.format != "acdc":
             raise ValueError("group stands only with format acdc; remove it")
-        if self.overrides is not None and self.format != "dicom":
-            raise ValueError("overrides stands only with format dicom; remove it")
+        if self.format != "dicom" and (self.overrides or self.sorter):
+            raise ValueError("overrides and sorter stand only with format dicom; remove them")
         return self
 
 
@@ -223,6 +228,13 @@ def _load(path: Path) -> SiteConfig:
 @lru_cache(maxsize=512)
 def _unchanged(path: Path, mtime_ns: int, size: int) -> SiteConfig:
     return _load(path)
+
+
+def site_sorter(site_dir: Path, images: Images) -> Path | None:
+    """Return the file of the sorting network that is named; ``None`` where none is."""
+    if images.sorter is None:
+        return None
+    return inside(site_dir, images.sorter, "images.sorter")
 
 
 def inside(site_dir: Path, relative: str, key: str) -> Path:

@@ -28,7 +28,7 @@ from strategies import RunningMean, Strategy
 
 __all__ = ["RoundEntry", "SiteEntry", "run_rounds"]
 
-Stage = Literal["segment", "prognosis"]
+Stage = Literal["sort", "segment", "prognosis"]
 
 
 class SiteEntry(TypedDict):

@@ -15,7 +15,7 @@ from client.intake.headers import UNREADABLE
 from client.intake.stacks import StackPlan
 from protocol.errors import DataError
 
-__all__ = ["decode"]
+__all__ = ["decode", "read_plane"]
 
 
 def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
@@ -52,6 +52,17 @@ def decode(plan: StackPlan, decoder: Decoder | None = None) -> np.ndarray:
     if not np.isfinite(stack).all():
         raise DataError("pixel values are not finite numbers")
     return stack
+
+
+def read_plane(frame: Frame, decoder: Decoder) -> np.ndarray:
+    """Read one frame in the scanner's physical values, float32 (Y, X).
+
+    Raises
+    ------
+    DataError
+        If its pixels are missing, damaged or cannot be decoded.
+    """
+    return (_plane(frame, decoder) * frame.slope + frame.intercept).astype(np.float32)
 
 
 def _plane(frame: Frame, decoder: Decoder) -> np.ndarray:

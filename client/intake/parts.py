@@ -26,7 +26,7 @@ from client.intake.views import (
     view_of,
 )
 
-__all__ = ["UNSURE_BELOW", "Part", "sort_parts"]
+__all__ = ["KINDS", "UNSURE_BELOW", "Overrides", "Part", "sort_parts"]
 
 # Below it a part is unsure: a network or a person decides.
 UNSURE_BELOW = 0.7
@@ -51,7 +51,7 @@ class Part:
     frames : tuple of Frame
         Parallel planes of one grid.
     sequence, view : str
-        Of `client.intake.sequences.SEQUENCES` and `client.intake.views.VIEWS`.
+        Of `protocol.series.SEQUENCES` and `VIEWS`.
     confidence : float
         In [0, 1]; of the less sure of the two.
     reason : str

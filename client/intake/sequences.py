@@ -16,20 +16,9 @@ import numpy as np
 
 from client.intake.frame import Frame
 from client.intake.views import Guess, body_view
+from protocol.series import SEQUENCES
 
-__all__ = ["SEQUENCES", "Timing", "sequence_of", "text_sequence", "text_view", "timing_of"]
-
-SEQUENCES = (
-    "cine",
-    "lge_magnitude",
-    "lge_psir",
-    "t1_map",
-    "t1_weighted",
-    "perfusion",
-    "flow",
-    "localizer",
-    "other",
-)
+__all__ = ["PHASE_TYPES", "Timing", "sequence_of", "text_sequence", "text_view", "timing_of"]
 
 PHASE_TYPES = {"P", "PHASE MAP", "VELOCITY", "PHASE"}
 T1_MAPS = {"T1 MAP", "T1_MAP", "T1MAP"}

@@ -17,7 +17,7 @@ import numpy as np
 
 __all__ = [
     "LONG_AXIS_VIEWS",
-    "VIEWS",
+    "USUAL_AXIS",
     "Axes",
     "Guess",
     "body_view",
@@ -31,20 +31,6 @@ __all__ = [
     "view_of",
 ]
 
-# 2ch_rv is the two-chamber view of the right heart: parallel to 2ch, but beside the left ventricle.
-VIEWS = (
-    "sax",
-    "2ch",
-    "3ch",
-    "4ch",
-    "lvot",
-    "rvot",
-    "2ch_rv",
-    "axial",
-    "coronal",
-    "sagittal",
-    "other",
-)
 LONG_AXIS_VIEWS = ("2ch", "3ch", "4ch", "lvot", "rvot", "2ch_rv")
 
 # The left ventricle points left, forwards and down in every patient: the mean of the short-axis
