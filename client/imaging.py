@@ -179,17 +179,19 @@ def _own(overrides: Overrides, job: Job) -> Overrides:
 
 def read_frames(
     root: Path, *, bare: bool = False, workers: int = 1, progress: Progress | None = None
-) -> list[Frame]:
-    """Read the frames of all files below a folder that hold MR images, without their pixels."""
+) -> tuple[list[Frame], Counter[str]]:
+    """Read the frames of all files below a folder, without their pixels; and count the refused."""
     tell = progress or (lambda done, total: None)
     paths = _files(root)
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     frames: list[Frame] = []
+    refused: Counter[str] = Counter()
     with _mapper(workers) as each:
-        for index, (found, _) in enumerate(each(partial(_headers, bare=bare), chunks), start=1):
+        for index, (found, bad) in enumerate(each(partial(_headers, bare=bare), chunks), start=1):
             frames += found
+            refused.update(bad)
             tell(min(index * CHUNK, len(paths)), len(paths))
-    return frames
+    return frames, refused
 
 
 def _collect(

@@ -7,6 +7,7 @@ keyed hashes, in an order that follows from these alone.
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,15 @@ class Row:
         return self.part.confidence < UNSURE_BELOW
 
 
-def list_series(site_dir: Path, progress: Progress | None = None) -> list[Row]:
+def list_series(site_dir: Path, progress: Progress | None = None) -> tuple[list[Row], Counter[str]]:
     """Sort every series of a hospital, in the order of patients' and series' pseudonyms.
+
+    Returns
+    -------
+    list of Row
+        One a series, or a part of a mixed one.
+    Counter
+        Files that could not be sorted, by their reason.
 
     Raises
     ------
@@ -59,13 +67,15 @@ def list_series(site_dir: Path, progress: Progress | None = None) -> list[Row]:
     config = load_site(site_dir)
     if config.members:
         folders = [(site_dir / member).resolve() for member in config.members]
-        return [row for folder in folders for row in list_series(folder, progress)]
+        members = [list_series(folder, progress) for folder in folders]
+        refusals = (Counter(refused) for _, refused in members)
+        return [row for rows, _ in members for row in rows], sum(refusals, Counter())
     if config.images is None or config.images.format != "dicom":
         raise ConfigError(
             f"{config.name} has no DICOM images to sort; set images.format to dicom in site.yaml."
         )
     secret = load_secret(site_dir, config.secret)
-    frames = read_frames(
+    frames, refused = read_frames(
         inside(site_dir, config.images.path, "images.path"),
         bare=config.images.without_preamble,
         workers=config.workers,
@@ -87,7 +97,7 @@ def list_series(site_dir: Path, progress: Progress | None = None) -> list[Row]:
         for part in parts:
             name = series_key(secret, part.series_uid, part.number)
             rows.append(Row(name, key, len(part.frames), len(planes(part.frames)), part))
-    return sorted(rows, key=lambda row: (row.patient, row.series))
+    return sorted(rows, key=lambda row: (row.patient, row.series)), refused
 
 
 def write_list(path: Path, rows: Sequence[Row]) -> None:

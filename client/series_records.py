@@ -99,7 +99,7 @@ def series_records(site_dir: Path) -> SeriesRecords | None:
     kept = _load(path)
     if kept is not None:
         return kept
-    frames = read_frames(root, bare=config.images.without_preamble, workers=config.workers)
+    frames, _ = read_frames(root, bare=config.images.without_preamble, workers=config.workers)
     overrides = told(overruled, secret, {frame.series_uid for frame in frames})
     studies: dict[tuple[str, str], list[Frame]] = {}
     for frame in frames:
