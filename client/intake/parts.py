@@ -98,10 +98,14 @@ class _Cut:
 Overrides = Mapping[tuple[str, int], Override]
 
 
+def _place(frame: Frame) -> tuple[str, tuple[float, ...], str, int]:
+    return frame.series_uid, frame.orientation, frame.sop_uid, frame.frame_index
+
+
 def _cut(frames: Iterable[Frame]) -> list[_Cut]:
     """Cut every series where kind, orientation or grid change; order and numbers are stable."""
     by_series: dict[str, dict[tuple[str, ...], list[list[Frame]]]] = {}
-    for frame in sorted(frames, key=lambda f: (f.series_uid, f.orientation, f.sop_uid)):
+    for frame in sorted(frames, key=_place):
         kind = tuple(sorted(KINDS & set(frame.image_type)))
         families = by_series.setdefault(frame.series_uid, {}).setdefault(kind, [])
         for family in families:

@@ -18,7 +18,15 @@ from client.intake.frame import Frame
 from client.intake.views import Guess, body_view
 from protocol.series import SEQUENCES
 
-__all__ = ["PHASE_TYPES", "Timing", "sequence_of", "text_sequence", "text_view", "timing_of"]
+__all__ = [
+    "OTHER_MAPS",
+    "PHASE_TYPES",
+    "Timing",
+    "sequence_of",
+    "text_sequence",
+    "text_view",
+    "timing_of",
+]
 
 PHASE_TYPES = {"P", "PHASE MAP", "VELOCITY", "PHASE"}
 T1_MAPS = {"T1 MAP", "T1_MAP", "T1MAP"}
@@ -38,7 +46,7 @@ WORDS: Mapping[str, re.Pattern[str]] = {
     ),
     "t1_map": re.compile(r"t1[ _-]?map"),
     "t1_weighted": re.compile(r"molli|sasha|t1w"),
-    "perfusion": re.compile(r"perf|first[ _-]?pass|(^|[ _])dyn"),
+    "perfusion": re.compile(r"perf|first[ _-]?pass"),
     "flow": re.compile(r"flow|velo|venc|phase[ _-]?contrast|(^|[ _])pc([ _-]|$)|(^|[ _])qf"),
     "other": re.compile(
         r"t2[ _-]?map|t2\*|t2star|tagg|(^|[ _])grid|ti[ _-]?scout|look[ _-]?l|ecv|haste|stir"

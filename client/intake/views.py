@@ -158,7 +158,9 @@ def view_of(normal: np.ndarray, centre_mm: np.ndarray, axes: Axes, *, moving: bo
         return Guess("sax", certain, f"{tilt:.0f} degrees from the short axis")
     offset = septal_offset_mm(normal, centre_mm, axes)
     sagittal = moving and abs(normal[0]) > SAGITTAL_COSINE
-    if sagittal and offset > OUTFLOW_MM and tilt > SHORT_AXIS_DEG + 20:
+    # A steep heart's own two-chamber view is near sagittal too, but holds the long axis.
+    beside = tilt < LONG_AXIS_DEG + 5 or offset > RIGHT_HEART_MM
+    if sagittal and beside and offset > OUTFLOW_MM and tilt > SHORT_AXIS_DEG + 20:
         certain = min(sure(offset - OUTFLOW_MM, 10.0), 0.9) * axes.confidence
         return Guess("rvot", certain, f"near sagittal, {offset:.0f} mm to the right of the LV axis")
     body = body_view(normal, BODY_COSINE)
