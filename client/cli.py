@@ -135,7 +135,7 @@ def sort(
     with _sentences():
         config = load_site(site_dir)
         with _reading(config.name) as tell:
-            rows = list_series(site_dir, tell)
+            rows, refused = list_series(site_dir, tell)
         if csv is not None:
             write_list(csv, rows)
     table = Table("series", "images", "sequence", "view", "confidence", "why", title=config.name)
@@ -148,6 +148,8 @@ def sort(
         )
     console.print(table)
     unsure = sum(row.unsure for row in rows)
+    for reason, count in sorted(refused.items()):
+        console.print(f"not sorted: {count} files, {reason}")
     console.print(f"{len(rows)} series or parts of series, {unsure} of them unsure")
 
 

@@ -24,7 +24,7 @@ from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
 from client.quality import Quality
 from client.reading import Imaged
-from client.site import Images, SiteConfig, inside, load_site
+from client.site import Images, SiteConfig, inside, load_site, site_sorter
 from client.volumes import read_volume_site
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
@@ -252,6 +252,7 @@ def _images(
     if config.masks is not None:
         mask_root = inside(site_dir, config.masks.path, "masks.path")
     overruled = site_overrides(site_dir, config.images)
+    sorter = site_sorter(site_dir, config.images)
     settings = {
         "preprocessing": preprocessing.model_dump(mode="json"),
         "images": config.images.model_dump(mode="json"),
@@ -259,6 +260,7 @@ def _images(
         "quality": config.quality.model_dump(mode="json"),
         "overrides": overrides_digest(overruled),
         "link": sorted((_link(site_dir, config) or {}).items()),
+        "sorter": hashlib.sha256(sorter.read_bytes()).hexdigest() if sorter else None,
         "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
     }
     roots = [path for path in (root, mask_root) if path is not None]
@@ -293,6 +295,7 @@ def _images(
             overruled=overruled,
             max_files=config.images.max_files,
             max_study_images=config.images.max_study_images,
+            sorter=sorter,
             workers=config.workers,
             progress=progress,
         )

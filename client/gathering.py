@@ -35,6 +35,7 @@ def patients_of(
     mask_root: Path | None = None,
     link: Mapping[str, str] | None = None,
     overruled: Overruled | None = None,
+    sorter: Path | None = None,
     max_study_images: int = MAX_STUDY_IMAGES,
 ) -> list[Job]:
     """Return what is to be read of each patient, in the order of the patients' numbers.
@@ -45,7 +46,7 @@ def patients_of(
         Of all files of the site.
     refused : Counter
         (kind, reason) of what is not used is added here.
-    limits, masks, mask_root, link, overruled, max_study_images
+    limits, masks, mask_root, link, overruled, sorter, max_study_images
         As `client.imaging.read_dicom_site`.
 
     Raises
@@ -77,6 +78,7 @@ def patients_of(
             options,
             limits,
             _own(overrides, studies.values()),
+            sorter,
         )
         for patient, studies in sorted(by_patient.items())
     ]

@@ -108,6 +108,7 @@ def read_dicom_site(
     overruled: Overruled | None = None,
     max_files: int = MAX_FILES,
     max_study_images: int = MAX_STUDY_IMAGES,
+    sorter: Path | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -127,6 +128,8 @@ def read_dicom_site(
         What people decided about single series.
     max_files, max_study_images : int
         More files are an error; a study of more images is not used.
+    sorter : Path, optional
+        Weights of the network that decides where the rules of sorting are unsure.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -168,6 +171,7 @@ def read_dicom_site(
             mask_root=mask_root,
             link=link,
             overruled=overruled,
+            sorter=sorter,
             max_study_images=max_study_images,
         )
         outcomes = []
@@ -177,6 +181,29 @@ def read_dicom_site(
             tell(min(done, total), total)
     tell(total, total)
     return _collect(outcomes, refused)
+
+
+def read_frames(
+    root: Path,
+    *,
+    bare: bool = False,
+    max_files: int = MAX_FILES,
+    max_study_images: int = MAX_STUDY_IMAGES,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[list[Frame], Counter[str]]:
+    """Read the frames of all files below a folder, without their pixels; and count the refused.
+
+    Raises
+    ------
+    DataError
+        If there are more than ``max_files`` files.
+    """
+    paths = files_below(root, max_files)
+    with mapper(workers) as each:
+        return read_headers(
+            paths, each, bare=bare, max_study_images=max_study_images, progress=progress
+        )
 
 
 def _collect(

@@ -16,9 +16,9 @@ from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.images import decode, decode_planes
 from client.intake.nifti import read_nifti
-from client.intake.parts import Overrides
+from client.intake.parts import Overrides, Part, sort_parts
 from client.intake.segmentations import read_segmentations
-from client.intake.sorting import Sorted, sort_study
+from client.intake.sorting import Sorted, choose
 from client.intake.stacks import StackPlan, plan_stack
 from client.intake.structures import read_structures
 from client.mask_quality import mask_problems
@@ -63,6 +63,7 @@ class Job:
     options: Preprocessing
     limits: QualityLimits
     overrides: Overrides = field(default_factory=dict)
+    sorter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def read_study(job: Job, refused: Counter[tuple[str, str]]) -> Study:
 def _fullest(job: Job, refused: Counter[tuple[str, str]]) -> Sorted:
     chosen: Sorted | None = None
     for study in job.studies:
-        found = sort_study(study, job.overrides)
+        found = choose(_parts(study, job))
         refused.update({("series", reason): count for reason, count in found.refused.items()})
         if found.cine and chosen is not None:
             refused[("series", "another study of the same patient is used")] += 1
@@ -155,6 +156,17 @@ def _fullest(job: Job, refused: Counter[tuple[str, str]]) -> Sorted:
     if chosen is None:
         raise DataError("no short-axis cine")
     return chosen
+
+
+def _parts(study: tuple[Frame, ...], job: Job) -> list[Part]:
+    parts = sort_parts(study, job.overrides)
+    if job.sorter is None:
+        return parts
+    # Imported here: a hospital without the network does not wait for torch.
+    from client.sorter import decide
+
+    with Decoder() as decoder:
+        return decide(parts, job.sorter, decoder)
 
 
 def _late_enhancement(

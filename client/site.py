@@ -31,6 +31,7 @@ __all__ = [
     "SiteConfig",
     "inside",
     "load_site",
+    "site_sorter",
 ]
 
 SITE_FILE = "site.yaml"
@@ -59,6 +60,9 @@ class Images(_Frozen):
     max_files, max_study_images : int
         Bounds of memory: more files below ``path`` are an error, a study of more images (frames of
         enhanced files counted) is not used.
+    sorter : str or None
+        Weights of a sorting network (``sort/final.safetensors`` of a study) that decides where the
+        rules are unsure.
     """
 
     format: Literal["dicom", "acdc", "nifti", "numpy"]
@@ -68,13 +72,14 @@ class Images(_Frozen):
     overrides: str | None = Field(None, min_length=1)
     max_files: int = Field(MAX_FILES, ge=1)
     max_study_images: int = Field(MAX_STUDY_IMAGES, ge=1)
+    sorter: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:
         if self.group is not None and self.format != "acdc":
             raise ValueError("group stands only with format acdc; remove it")
-        if self.overrides is not None and self.format != "dicom":
-            raise ValueError("overrides stands only with format dicom; remove it")
+        if self.format != "dicom" and (self.overrides or self.sorter):
+            raise ValueError("overrides and sorter stand only with format dicom; remove them")
         return self
 
 
@@ -310,6 +315,13 @@ def _load(path: Path) -> SiteConfig:
 @lru_cache(maxsize=512)
 def _unchanged(path: Path, mtime_ns: int, size: int) -> SiteConfig:
     return _load(path)
+
+
+def site_sorter(site_dir: Path, images: Images) -> Path | None:
+    """Return the file of the sorting network that is named; ``None`` where none is."""
+    if images.sorter is None:
+        return None
+    return inside(site_dir, images.sorter, "images.sorter")
 
 
 def inside(site_dir: Path, relative: str, key: str) -> Path:

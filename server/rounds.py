@@ -38,7 +38,7 @@ from strategies.turnout import Turnout
 
 __all__ = ["RoundEntry", "SiteEntry", "run_rounds"]
 
-Stage = Literal["segment", "prognosis"]
+Stage = Literal["sort", "segment", "prognosis"]
 
 
 class SiteEntry(TypedDict):
