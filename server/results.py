@@ -17,6 +17,7 @@ from protocol.stats import (
     OverlapSums,
     PairCounts,
 )
+from server.baseline_results import BaselineResults
 from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
 from server.regression_results import RegressionResults
@@ -96,10 +97,14 @@ class Hospital(Frozen):
 
 
 class Training(Frozen):
-    """Mean training loss per hospital, one entry a round (round 1 first); ``None`` = no reply."""
+    """Mean training loss per hospital, one entry a round (round 1 first); ``None`` = no reply.
+
+    ``skipped``: hospitals whose replies weighed nothing in any round, with the reason.
+    """
 
     loss: dict[str, tuple[float | None, ...]]
     validation_loss: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    skipped: dict[str, str] = Field(default_factory=dict)
 
 
 class SiteValidation(Frozen):
@@ -171,6 +176,7 @@ class Results(Frozen):
     training: dict[Literal["segment", "prognosis"], Training] = Field(default_factory=dict)
     oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
+    baseline: BaselineResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
     subgroups: tuple[SubgroupRow, ...] = ()

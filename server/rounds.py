@@ -26,7 +26,7 @@ from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
 from server.replies import Expected, read_reply
 from strategies import RunningMean, Strategy
 
-__all__ = ["RoundEntry", "SiteEntry", "run_rounds"]
+__all__ = ["RoundEntry", "SiteEntry", "change_norm", "resume", "run_rounds"]
 
 Stage = Literal["segment", "prognosis"]
 
@@ -86,7 +86,8 @@ def _cast(arrays: Arrays, dtypes: Mapping[str, np.dtype]) -> Arrays:
     return cast
 
 
-def _distance(new: Arrays, old: Arrays) -> float:
+def change_norm(new: Arrays, old: Arrays) -> float:
+    """Return the Euclidean norm of ``new - old``, over all arrays together."""
     squares = 0.0
     for name, array in new.items():
         difference = np.asarray(array - old[name])
@@ -174,7 +175,7 @@ def _round(
         seconds=run.clock.now() - start,
         sites=sites,
         excluded={s: {"code": r.code, "sentence": r.sentence} for s, r in refused.items()},
-        update_norm=_distance(new, arrays),
+        update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
     )
     return new, state, entry
@@ -198,7 +199,7 @@ def _binding(run: _Run) -> str:
     )
 
 
-def _resume(
+def resume(
     checkpoints: Checkpoints | None, arrays: Arrays, state: Arrays, binding: str
 ) -> Checkpoint:
     """Return where to go on: the newest intact checkpoint, or the start as round 0."""
@@ -280,7 +281,7 @@ def run_rounds(
     expected = Expected(layout(arrays), int(study.rounds.max_reply_mb * 2**20), dict(max_patients))
     run = _Run(grid, nodes, stage, study, agreed, strategy, weight_by, expected, audit, clock)
     binding = _binding(run)
-    at = _resume(checkpoints, arrays, strategy.init(arrays), binding)
+    at = resume(checkpoints, arrays, strategy.init(arrays), binding)
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
     del at

@@ -19,8 +19,10 @@ from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights
 from server.regression import fit_regression
+from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import Stage, run_rounds
 from server.subgroups import ask_subgroups
+from server.two_phase import train_two_phase
 from shared_models.heads import choose_head
 from strategies import build
 
@@ -73,9 +75,21 @@ def regression(centre: Centre, findings: Findings) -> None:
 def prognosis(centre: Centre, findings: Findings) -> None:
     """Train the survival network on images, measurements and covariates."""
     study = centre.study
-    cuts = findings.agreed["cuts_months"]
-    first = prognosis_weights(study, interval_hazards(_life_tables(centre, findings), cuts), cuts)
-    findings.prognosis = _train(centre, findings, "prognosis", first, study.prognosis.strategy)
+    cuts, tables = findings.agreed["cuts_months"], _life_tables(centre, findings)
+    head = choose_head(study.prognosis.head)
+    first = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
+    if head.needs_baseline:
+        findings.agreed["events_per_hospital"] = events_per_hospital(tables)
+    if head.two_phase:
+        findings.prognosis = train_two_phase(centre, findings, first)
+    else:
+        findings.prognosis = _train(centre, findings, "prognosis", first, study.prognosis.strategy)
+    if head.needs_baseline:
+        found = findings.baseline = fit_baseline(centre, findings)
+        findings.agreed["baseline"] = {
+            "grid_months": list(found.grid_months),
+            "hazard": list(found.hazard),
+        }
     findings.agreed["prognosis"] = fingerprint(findings.prognosis)
 
 
