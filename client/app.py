@@ -162,6 +162,15 @@ def evaluate_prognosis(message: Message, context: Context) -> Message:
     return _answer(message, context, validate)
 
 
+@app.evaluate("causes")
+@guarded
+def evaluate_causes(message: Message, context: Context) -> Message:
+    """Each cause's incidence, seen and predicted, of a network of competing risks."""
+    from client.causes import judge
+
+    return _answer(message, context, judge)
+
+
 @app.evaluate("weighted")
 @guarded
 def evaluate_weighted(message: Message, context: Context) -> Message:

@@ -22,7 +22,9 @@ NO_EVENT_KNOWN = -1
 
 @dataclass(frozen=True)
 class OutcomeRow:
-    """Follow-up (months; NaN if unknown), event (0, 1; -1 if unknown), canonical covariates.
+    """Follow-up (months; NaN if unknown), event, canonical covariates.
+
+    ``event`` is 0 censored, 1 the event, 2 and more a competing one, -1 unknown.
 
     ``start_months`` is when observation began (0 without left truncation), ``held_out`` whether the
     hospital keeps the patient aside in every study (``None``: it leaves that to the study).
@@ -87,11 +89,16 @@ def _months(cell: str, place: str) -> float:
     return months
 
 
-def _event(cell: str, place: str) -> int:
+def _event(cell: str, causes: int, place: str) -> int:
     if not cell:
         return NO_EVENT_KNOWN
-    if cell not in {"0", "1", "0.0", "1.0"}:
-        raise DataError(f"{place}: the event is neither 0 nor 1; recode it (1 = event).")
+    known = [str(code) for code in range(causes + 1)]
+    if cell.removesuffix(".0") not in known:
+        codes = "neither 0 nor 1" if causes == 1 else f"no whole number from 0 to {causes}"
+        raise DataError(
+            f"{place}: the event is {codes}; recode it (1 = event), or set outcomes.causes in "
+            "site.yaml where further numbers are competing events."
+        )
     return int(cell[0])
 
 
@@ -133,7 +140,8 @@ def read_outcomes(
     ------
     DataError
         If the file or a column is missing, a patient stands twice, a time is negative or not a
-        number, follow-up starts no earlier than it ends, an event is not 0 or 1, a covariate is not
+        number, follow-up starts no earlier than it ends, an event is not of ``columns.causes``, a
+        covariate is not
         a number, or most values of a covariate are implausible in the unit that is stated.
     """
     header, rows = _read_table(path)
@@ -161,7 +169,7 @@ def read_outcomes(
         if patient in table:
             raise DataError(f"{place}: this patient stands in the table twice; keep one row.")
         months = _months(row[at["months"]].strip(), place)
-        event = _event(row[at["event"]].strip(), place)
+        event = _event(row[at["event"]].strip(), columns.causes, place)
         if math.isnan(months) or event == NO_EVENT_KNOWN:
             months, event = math.nan, NO_EVENT_KNOWN
         start = _start(row[at["start"]].strip(), months, place) if "start" in at else 0.0

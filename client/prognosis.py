@@ -18,6 +18,7 @@ from client.cohort import Patient
 from client.hospital import Hospital
 from client.measure import load_measured
 from client.schedule import round_learning_rate
+from client.site import load_site
 from client.survey import covariate_matrix, has_outcome
 from client.training import train
 from protocol.config import Study
@@ -33,6 +34,7 @@ from shared_models.weights import from_arrays, to_arrays
 __all__ = [
     "outcomes",
     "prognosis_inputs",
+    "require_causes",
     "tabular_values",
     "train_round",
     "training_patients",
@@ -74,6 +76,23 @@ def outcomes(patients: Sequence[Patient], head: Head) -> tuple[np.ndarray, np.nd
     months = np.array([patient.months for patient in patients], np.float64)
     cause = np.array([patient.event for patient in patients], np.int64)
     return months, cause if head.num_causes > 1 else (cause == 1).astype(np.int64)
+
+
+def require_causes(hospital: Hospital, num_causes: int) -> None:
+    """Refuse a hospital whose outcome table tells fewer kinds of event apart than the study.
+
+    Raises
+    ------
+    DataError
+    """
+    places = [hospital.directory / member for member in hospital.config.members]
+    for config in (load_site(place) for place in places) if places else (hospital.config,):
+        told = config.outcomes.causes if config.outcomes else 1
+        if told < num_causes:
+            raise DataError(
+                f"{config.name} tells {told} kind of event apart where the study has {num_causes}; "
+                "set outcomes.causes in its site.yaml if its event column has competing events."
+            )
 
 
 def prognosis_inputs(
@@ -150,11 +169,12 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     Raises
     ------
     DataError
-        As `training_patients`.
+        As `training_patients` and `require_causes`.
     TrainingError
         If the loss is not finite.
     """
     study, section = request.study, request.study.prognosis
+    require_causes(hospital, section.num_causes)
     patients = training_patients(hospital)
     head = choose_head(section.head)
     months, event = outcomes(patients, head)

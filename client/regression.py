@@ -51,7 +51,8 @@ def survival_table(
     return SurvivalTable.of(
         names,
         [patient.months for patient in rows],
-        [patient.event for patient in rows],
+        # Whoever had a competing event is censored then: the hazard is that of the event alone.
+        [int(patient.event == 1) for patient in rows],
         x,
         start_months=[patient.start_months for patient in rows],
     )
@@ -123,7 +124,7 @@ def _gaps(question: Question, known: list[Patient], x: np.ndarray) -> Gaps:
     months = [patient.months for patient in known]
     auxiliary = np.column_stack(
         [
-            np.array([float(patient.event) for patient in known]),
+            np.array([float(patient.event == 1) for patient in known]),
             np.interp(months, curve["months"], curve["cumulative"]),
         ]
     )

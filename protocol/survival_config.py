@@ -14,6 +14,7 @@ MAX_GRID_POINTS = 600
 MAX_PENALTIES = 30
 # What a reply of a Cox head weighs.
 COX_WEIGHTS = {"cox_stratified": "events", "cox_time": "events", "cox_two_phase": "events"}
+CauseName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$")]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -35,6 +36,9 @@ class Prognosis(Frozen):
         Side of the square around the segmented left ventricle that the network sees, pixels.
     max_slices : int
         Slices the network sees; of a longer stack those nearest the middle of the ventricle.
+    causes : tuple of str
+        Of the head ``competing_risks``: what its kinds of event are called, the event of interest
+        (1 in the hospitals' tables) first, then the competing one (2).
     max_risk_set : int
         Of Cox heads: patients of one hospital that are compared at once. A hospital with more
         trains in batches of nearly equal size; ``training.batch_size`` is not theirs.
@@ -54,6 +58,7 @@ class Prognosis(Frozen):
     training: LocalTraining = LocalTraining()
     strategy: Strategy = Strategy()
     max_risk_set: int = Field(4096, ge=64, le=100_000)
+    causes: tuple[CauseName, CauseName] = ("event", "competing event")
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +73,11 @@ class Prognosis(Frozen):
         weight = COX_WEIGHTS[values["head"]]
         return {**values, "strategy": {**own, "weight_by": weight, **given}}
 
+    @property
+    def num_causes(self) -> int:
+        """Kinds of event the network tells apart."""
+        return len(self.causes) if self.head == "competing_risks" else 1
+
     def network_options(self) -> dict[str, Any]:
         """Return the network's options with the sizes that follow from the rest of the section."""
         num_tabular = len(self.covariates) + len(self.measurements)
@@ -77,6 +87,12 @@ class Prognosis(Frozen):
             "num_intervals": self.num_intervals,
             "head": self.head,
         }
+
+    @model_validator(mode="after")
+    def _two_causes(self) -> Self:
+        if len(set(self.causes)) < len(self.causes) or "censored" in self.causes:
+            raise ValueError("causes need two different names, none of them censored")
+        return self
 
     @model_validator(mode="after")
     def _weighed(self) -> Self:

@@ -10,6 +10,7 @@ from protocol.config import Study
 from protocol.evaluation import Role
 from protocol.stats.missingness import Missingness
 from server.baseline_results import BaselineResults
+from server.cause_results import CauseRow
 from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
 from server.missingness import find_defects
@@ -44,6 +45,8 @@ class Findings:
         Step of the risk sets' grid, months, and who is too small for any; once it is agreed.
     baseline : BaselineResults or None
         Of a Cox head, once trained.
+    causes : dict
+        By role, each cause of a network of competing risks.
     subgroups : tuple of SubgroupRow
         The models by vendor, field strength, sex and age, over hospitals.
     """
@@ -58,6 +61,7 @@ class Findings:
     evaluation: dict[Role, RoleEvaluation] = field(default_factory=dict)
     risk_step: tuple[int, dict[str, str]] | None = None
     baseline: BaselineResults | None = None
+    causes: dict[Role, tuple[CauseRow, ...]] = field(default_factory=dict)
     subgroups: tuple[SubgroupRow, ...] = ()
 
 
@@ -66,6 +70,7 @@ NO_EVENT = "has no event among its training patients, or fewer than its own mini
 SURVEY_ROW = (
     "patients",
     "events",
+    "competing_events",
     "person_years",
     "median_followup_months",
     "vendors",
@@ -112,6 +117,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 for stage, entries in findings.history.items()
             },
             "baseline": findings.baseline,
+            "causes": findings.causes,
             "oddities": _oddities(findings),
             "regression": findings.regression,
             "arms": {

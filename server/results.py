@@ -18,6 +18,7 @@ from protocol.stats import (
     PairCounts,
 )
 from server.baseline_results import BaselineResults
+from server.cause_results import CauseRow
 from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
 from server.regression_results import RegressionResults
@@ -87,6 +88,7 @@ class Hospital(Frozen):
     role: Literal["train", "external"]
     patients: Count
     events: Count = None
+    competing_events: Count = None
     person_years: float | None = None
     median_followup_months: float | None = None
     vendors: dict[str, Count] = Field(default_factory=dict)
@@ -177,6 +179,7 @@ class Results(Frozen):
     oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
     baseline: BaselineResults | None = None
+    causes: dict[Literal["train", "external"], tuple[CauseRow, ...]] = Field(default_factory=dict)
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
     subgroups: tuple[SubgroupRow, ...] = ()

@@ -13,6 +13,7 @@ from server.agreement import (
     scales,
     time_grid,
 )
+from server.causes import ask_causes
 from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.evaluation import evaluate, evaluation_plan
@@ -118,6 +119,8 @@ def validate(centre: Centre, findings: Findings) -> None:
         answers = centre.answers("evaluate.prognosis", sites, agreed, findings.prognosis)
         _collect(findings, answers)
         findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
+        if study.prognosis.num_causes > 1:
+            findings.causes = ask_causes(centre, findings)
     if study.validate_.subgroups:
         findings.subgroups = ask_subgroups(centre, findings)
 

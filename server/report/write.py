@@ -14,6 +14,7 @@ from protocol.evaluation import ROLES
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
 from server.report.baseline_notes import baseline_notes, skipped_notes
+from server.report.cause_table import cause_table
 from server.report.cohort_table import cohort_table, label_of
 from server.report.designs import design_parts
 from server.report.evaluation import evaluation_table, judgement
@@ -89,6 +90,7 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         training=training_figure(checked),
         training_notes=skipped_notes(checked),
         baseline_notes=baseline_notes(checked),
+        causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
         contours=CONTOURS,
         **_segmentation(checked),

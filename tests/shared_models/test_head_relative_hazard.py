@@ -44,7 +44,7 @@ def test_curves_start_at_one_fall_and_integrate(name: str) -> None:
     curve = head.survival_at(outputs, CUTS, months)
     assert curve.dtype == torch.float64 and torch.isfinite(curve).all()
     torch.testing.assert_close(curve[:, 0], torch.ones(50).double())
-    assert (curve.diff(dim=1) <= 0).all() and (curve >= 0).all()
+    assert (curve.diff(dim=1) <= 1e-14).all() and (curve >= 0).all()
     median = head.median_months(outputs, CUTS)
     known = torch.isfinite(median)
     assert torch.equal(known, head.survival_at(outputs, CUTS, CUTS[-1:])[:, 0] <= 0.5)
@@ -126,8 +126,8 @@ def test_a_batch_s_loss_is_the_likelihood_over_the_common_number(name: str) -> N
     }
     with torch.no_grad():
         model.linear.weight.normal_(generator=torch.Generator().manual_seed(1))
-    loss = risk_set_objective(model, batch, COX_HEADS[name], 20.0).mean()
-    outputs = model(batch["images"], batch["slice_present"], table, batch["missing"])
+        loss = risk_set_objective(model, batch, COX_HEADS[name], 20.0).mean()
+        outputs = model(batch["images"], batch["slice_present"], table, batch["missing"])
     total = COX_HEADS[name].nll(outputs, batch).sum()
     assert float(loss) == pytest.approx(float(total) / 20, rel=1e-6)
 
