@@ -71,9 +71,8 @@ class Outcomes(_Frozen):
         Months at which a patient came under observation, where that is not time zero (left
         truncation); below ``months``.
     causes : int
-        Kinds of event that the event column tells apart: 0 is censored, 1 the event of interest,
-        2 up to this number an event that competes with it. A study without competing risks takes
-        whoever had one of those as censored then.
+        Kinds of event the event column tells apart: 0 is censored, 1 the event of interest, 2 up to
+        this number a competing one, which a study without competing risks takes as censored then.
     held_out : str or None
         1 for the patients this hospital keeps aside in every study, 0 for the others: a split that
         was fixed beforehand, instead of the study's own.

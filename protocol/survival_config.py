@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from protocol.training_config import LocalTraining, Network, Strategy
 from protocol.yaml_files import Frozen
 
-__all__ = ["Prognosis", "Regression"]
+__all__ = ["COX_WEIGHTS", "Prognosis", "Regression"]
 
 MAX_GRID_POINTS = 600
 MAX_PENALTIES = 30
-# What a reply of a Cox head weighs.
 COX_WEIGHTS = {"cox_stratified": "events", "cox_time": "events", "cox_two_phase": "events"}
+"""What a hospital's reply weighs, by Cox head."""
 CauseName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$")]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -25,7 +25,9 @@ class Prognosis(Frozen):
     ----------
     head : str
         What the network's outputs mean and what is minimised, by its name in
-        ``shared_models.heads.HEADS``.
+        ``shared_models.heads.HEADS`` or ``COX_HEADS``. The latter weigh hospitals by events, and
+        ``cox_two_phase`` takes one step a round by ``strategy`` (``fedadam`` unless it says
+        otherwise) and nothing of ``training``.
     covariates : tuple of str
         Names of the common data dictionary; a hospital that lacks one sends it as missing.
     measurements : tuple of str

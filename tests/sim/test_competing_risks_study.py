@@ -79,7 +79,7 @@ def study(**changes: Any) -> Study:
             "stages": ["survey", "regression", "prognosis", "validate"],
             "regression": {"covariates": ["age", "gene_12"], "patients": "training"},
             "prognosis": {**section, **changes.pop("prognosis", {})},
-            "validate": {"bootstrap": 10},
+            "validate": {"bootstrap": 2},
             "rounds": {"join_s": 5},
             **changes,
         }
@@ -90,7 +90,7 @@ def study(**changes: Any) -> Study:
 def test_each_cause_is_trained_and_judged(
     sites: list[Path], cohorts: dict[str, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    results = kit.run(study(), kit.RecordingGrid(sites, models=True), tmp_path)
+    results = kit.judge(study(), kit.RecordingGrid(sites, models=True), tmp_path)
     part = cohorts["h2"]
     sudden, other = results.causes["external"]
     assert (sudden.name, other.name) == NAMES
@@ -162,7 +162,7 @@ def test_a_table_of_one_cause_is_refused_where_two_are_asked(
     grid = kit.RecordingGrid([sites[0], other, sites[2]], models=True)
     chosen = study(stages=["survey", "prognosis"])
     with pytest.raises(QuorumError, match="h1 tells 1 kind of event apart where the study has 2"):
-        kit.run(chosen, grid, tmp_path / "run")
+        kit.judge(chosen, grid, tmp_path)
 
 
 def test_a_second_cause_needs_to_be_declared(tmp_path: Path) -> None:
