@@ -49,6 +49,15 @@ def fetch_command(
 ) -> None:
     """Fetch studies from the hospital's image archive into the site's own store.
 
+    The section pacs of site.yaml says where the archive is, for example
+
+        pacs: {protocol: dicomweb, host: pacs.example, port: 443, tls: {authority: ca.pem},
+        credentials: {file: pacs.login}}
+
+    or
+
+        pacs: {protocol: c-get, host: pacs.example, port: 104, ae_title: PACS, own_ae_title: US}
+
     Started again, it goes on where it was. Exit code 0 only if everything wanted is in the store.
     """
     # The network libraries take seconds to import; the other commands need none of them.
