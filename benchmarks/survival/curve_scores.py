@@ -1,12 +1,11 @@
 """C_td and IBS of predicted survival curves: from mergeable sums, and from other people's code."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from pycox.evaluation.concordance import concordance_td
-from pycox.evaluation.ipcw import brier_score as pycox_brier_score
-from pycox.utils import kaplan_meier
 from sksurv.metrics import brier_score
 from sksurv.util import Surv
 
@@ -22,10 +21,15 @@ Curves = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Scores:
-    """Antolini's C_td (higher is better) and the integrated Brier score (lower is better)."""
+    """Antolini's C_td (higher is better) and the integrated Brier score (lower is better).
+
+    ``weighted_ibs`` divides by the sum of the weights, as pycox does, and not by the number of
+    patients, which that sum estimates: ``nan`` where it was not computed.
+    """
 
     c_td: float
     ibs: float
+    weighted_ibs: float = math.nan
 
 
 def horizons(months: np.ndarray) -> np.ndarray:
@@ -62,7 +66,8 @@ def from_sums(months: np.ndarray, event: np.ndarray, curves: Curves) -> Scores:
         horizons_months=tuple(points),
         censoring=CensoringCurve.from_table(table),
     )
-    return Scores(pairs.value, brier.integrated())
+    weighted = brier.squares / (brier.case_weight + brier.control_weight)
+    return Scores(pairs.value, brier.integrated(), _mean_over(points, weighted))
 
 
 def from_references(months: np.ndarray, event: np.ndarray, curves: Curves) -> Scores:
@@ -73,26 +78,9 @@ def from_references(months: np.ndarray, event: np.ndarray, curves: Curves) -> Sc
     c_td = concordance_td(months, event.astype(int), survival, place, method="antolini")
     observed = Surv.from_arrays(event == 1, months)
     _, scores = brier_score(observed, observed, curves(points), points)
-    area = ((scores[1:] + scores[:-1]) / 2 * np.diff(points)).sum()
-    return Scores(float(c_td), float(area / (points[-1] - points[0])))
+    return Scores(float(c_td), _mean_over(points, scores))
 
 
-def notebook_ibs(months: np.ndarray, event: np.ndarray, curves: Curves) -> float:
-    """Return the IBS as pycox's notebooks take it, over the same times, by the trapezoid.
-
-    It divides by the sum of the weights and not by the number of patients (which that sum estimates
-    without bias), and takes G just before an event.
-    """
-    points = horizons(months)
-    censoring = kaplan_meier(months, 1 - event)
-    scores = pycox_brier_score(
-        points,
-        months,
-        event.astype(int),
-        np.ascontiguousarray(curves(points).T),
-        censoring.to_numpy(),
-        points,
-        censoring.index.to_numpy(),
-    )
+def _mean_over(points: np.ndarray, scores: np.ndarray) -> float:
     area = ((scores[1:] + scores[:-1]) / 2 * np.diff(points)).sum()
     return float(area / (points[-1] - points[0]))

@@ -8,8 +8,8 @@ The study is ``configs/metabric.yaml``: the real apps through LocalGrid, trainin
 own loop. The seed deals the training patients to the hospitals and draws everything else. Both
 arms, and a Cox regression on the pooled patients, are judged on the published test patients by
 Antolini's C_td and the integrated Brier score between their first and last follow-up, once from
-mergeable sums and once by pycox and scikit-survival. pycox's notebooks weigh the Brier score by the
-sum of the weights and not by the number of patients; that one is printed as well.
+mergeable sums and once by pycox and scikit-survival. pycox divides the Brier score by the sum of
+the weights and not by the number of patients; that one is printed as well.
 
 ``--choose`` compares settings: five times, two of the ten hospitals are left out, and the
 integrated Brier score of their patients is compared, over the follow-up of those patients. The test
@@ -31,7 +31,7 @@ os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 import numpy as np
 import torch
-from curve_scores import Scores, from_references, from_sums, notebook_ibs
+from curve_scores import Scores, from_references, from_sums
 from table_arms import cox_curves, outcomes, study_of, train, without
 
 from sim.config import SurvivalConfig
@@ -70,7 +70,7 @@ def compare(data: str, seeds: Sequence[int]) -> bool:
     found: dict[str, list[Scores]] = {"federated": [], "pooled": [], "Cox": []}
     worst = 0.0
     print(f"\n{data}; published: {PUBLISHED[data]}")
-    print(f"{'seed':6}{'arm':12}{'C_td':>8}{'pycox':>8}{'IBS':>8}{'sksurv':>8}{'notebook':>10}")
+    print(f"{'seed':6}{'arm':12}{'C_td':>8}{'pycox':>8}{'IBS':>8}{'sksurv':>8}{'weighted':>10}")
     for seed in seeds:
         rows = read(data, seed)
         test = [row for row in rows if row.hospital == f"{data}-test"]
@@ -85,7 +85,7 @@ def compare(data: str, seeds: Sequence[int]) -> bool:
             found[arm].append(ours)
             worst = max(worst, abs(ours.c_td - theirs.c_td), abs(ours.ibs - theirs.ibs))
             print(f"{seed:<6}{arm:12}{ours.c_td:8.4f}{theirs.c_td:8.4f}", end="")
-            print(f"{ours.ibs:8.4f}{theirs.ibs:8.4f}{notebook_ibs(*outcome):10.4f}", flush=True)
+            print(f"{ours.ibs:8.4f}{theirs.ibs:8.4f}{ours.weighted_ibs:10.4f}", flush=True)
     first, last = outcomes(test)[0].min(), outcomes(test)[0].max()
     print(f"{len(test)} test patients; IBS from {first:.2f} to {last:.2f} months")
     return _summary(data, found, worst)

@@ -135,6 +135,7 @@ def test_curves_to_the_last_follow_up_are_judged_while_enough_remain(
         "intervals": "events",
         "grid_end": "follow_up",
         "max_horizon_months": 90,
+        "rounds": 1,
     }
     folder = run(study(prognosis=section), sites, tmp_path / "run")
     results = load_results(folder / "results.json")
