@@ -11,8 +11,8 @@ which is the mean of the gradients it saw. So the change of its variate::
     D_i = c_i+ - c_i = (x - y_i) / (K eta) - c
 
 follows from its model and one number, ``K eta``: the variate itself never travels, and the centre
-learns nothing from it that the model does not say. Where the rate differs from step to step ``K
-eta`` is the sum of the rates.
+learns nothing that the model does not say but the number of steps (so of batches). Where the rate
+differs from step to step ``K eta`` is the sum of the rates.
 """
 
 import numpy as np
