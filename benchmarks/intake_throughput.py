@@ -38,7 +38,8 @@ from safetensors.numpy import save_file
 from client.cache import load_images, save_images
 from client.imaging import mapper, read_dicom_site, read_headers
 from client.intake.stacks import BASE_TO_APEX
-from client.preprocess import Prepared, Stack, prepare
+from client.placement import Stack
+from client.preprocess import Prepared, prepare
 from client.reading import Imaged
 from protocol.config import Preprocessing
 

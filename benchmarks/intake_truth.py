@@ -20,12 +20,14 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread, dcmwrite
 
-from client.imaging import files_below, read_headers
+from client.imaging import read_headers
 from client.intake.images import decode
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import sort_study
 from client.intake.stacks import StackPlan, plan_stack
-from client.preprocess import Stack, labels_back, place, prepare
+from client.intake.walking import files_below
+from client.placement import Stack, labels_back, place
+from client.preprocess import prepare
 from protocol.config import Preprocessing
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 from sim.config import ImageConfig, QuirkConfig

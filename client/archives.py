@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from client.masks import map_labels
-from client.preprocess import Stack, prepare
+from client.placement import Stack
+from client.preprocess import prepare
 from client.pseudonyms import pseudonym
 from client.reading import Imaged
 from protocol.config import Preprocessing

@@ -20,7 +20,8 @@ from client.intake.sorting import Sorted, sort_study
 from client.intake.stacks import StackLimits, StackPlan, plan_stack
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
-from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
+from client.placement import Stack, find_lv_centre, systole
+from client.preprocess import Prepared, prepare
 from client.quality import Quality, QualityLimits, examine_cine, problems
 from client.site import Masks
 from protocol.config import Preprocessing

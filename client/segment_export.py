@@ -30,7 +30,8 @@ from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from client.intake.walking import files_below
 from client.overrides import site_overrides
-from client.preprocess import Placement, labels_back, place, prepare
+from client.placement import Placement, labels_back, place
+from client.preprocess import prepare
 from client.pseudonyms import load_secret
 from client.reading import Job, read_study
 from client.segmentation_files import ALGORITHM, encode_segmentation

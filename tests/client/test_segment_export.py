@@ -11,10 +11,13 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.gathering import patients_of
 from client.geometry import apply_turn, undo_turn
-from client.imaging import files_below, patients_of, read_headers
+from client.imaging import read_headers
 from client.intake.segmentations import read_segmentations
-from client.preprocess import Placement, labels_back, place, prepare
+from client.intake.walking import files_below
+from client.placement import Placement, labels_back, place
+from client.preprocess import prepare
 from client.pseudonyms import load_secret
 from client.reading import Study, read_study
 from client.segment_export import export_masks, planes_back
@@ -32,7 +35,13 @@ def _studies(site: Path) -> dict[str, Study]:
     frames, _ = read_headers(files_below(site / "dicom"), map)
     secret = load_secret(site, config.secret)
     jobs = patients_of(
-        frames, secret, Preprocessing(), config.quality, config.masks, site / "masks", Counter()
+        frames,
+        secret,
+        Preprocessing(),
+        Counter(),
+        limits=config.quality,
+        masks=config.masks,
+        mask_root=site / "masks",
     )
     return {job.key: read_study(job, Counter()) for job in jobs if job.mask_paths}
 
