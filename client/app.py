@@ -72,6 +72,24 @@ def survey(message: Message, context: Context) -> Message:
     return _answer(message, context, survey)
 
 
+@app.train("sort")
+@guarded
+def train_sort(message: Message, context: Context) -> Message:
+    """One round of the sorting network."""
+    from client.sort import train_round
+
+    return _train(message, context, train_round)
+
+
+@app.evaluate("sort")
+@guarded
+def evaluate_sort(message: Message, context: Context) -> Message:
+    """Confusion sums of the sorting network."""
+    from client.sort import validate
+
+    return _answer(message, context, validate)
+
+
 @app.train("segment")
 @guarded
 def train_segment(message: Message, context: Context) -> Message:

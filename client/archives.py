@@ -6,6 +6,7 @@ it gives pixels above 2.0 mm, which no cardiac cine has. Volumes do not depend o
 """
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.intake.numpy_file import open_npz
 from client.masks import map_labels
 from client.placement import Stack
 from client.preprocess import prepare
@@ -21,10 +23,19 @@ from client.reading import Imaged
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 
-__all__ = ["ACDC_LABELS", "AcdcStudy", "acdc_patients", "read_acdc", "read_acdc_site"]
+__all__ = [
+    "ACDC_LABELS",
+    "AcdcStudy",
+    "acdc_patients",
+    "read_acdc",
+    "read_acdc_site",
+    "upright_affine",
+]
 
 ACDC_LABELS = {1: "RV", 2: "MYO", 3: "LV"}
 MAX_PIXEL_MM = 2.0
+SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MEMBERS = ("ed_lut", "ed_idx", "es_lut", "es_idx", "ed_label", "es_label")
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,18 @@ def read_acdc(folder: Path, rows: list[dict[str, str]]) -> Iterator[AcdcStudy]:
     """
     for row in rows:
         try:
-            with np.load(folder / "volumes" / f"{row['patient']}.npz", allow_pickle=False) as file:
-                pixels = np.stack([file["ed_lut"][file["ed_idx"]], file["es_lut"][file["es_idx"]]])
-                values = np.stack([file["ed_label"], file["es_label"]])
-        except (OSError, KeyError, ValueError, IndexError) as error:
+            # The table is a file like any other; a name in it must not lead elsewhere.
+            if not SAFE_NAME.fullmatch(row["patient"]):
+                raise ValueError
+            file = open_npz(folder / "volumes" / f"{row['patient']}.npz", MEMBERS)
+            pixels = np.stack([file["ed_lut"][file["ed_idx"]], file["es_lut"][file["es_idx"]]])
+            values = np.stack([file["ed_label"], file["es_label"]])
+        except (DataError, OSError, KeyError, ValueError, IndexError) as error:
             raise DataError(
                 "a volume of the ACDC folder is missing or damaged; unpack the archive again."
             ) from error
         spacing = _spacing_mm(row)
-        stack = Stack(pixels.astype(np.float32), _upright_affine(spacing), spacing)
+        stack = Stack(pixels.astype(np.float32), upright_affine(spacing), spacing)
         yield AcdcStudy(row["patient"], stack, map_labels(values, ACDC_LABELS))
 
 
@@ -88,7 +102,7 @@ def _spacing_mm(row: dict[str, str]) -> tuple[float, float, float]:
     return dz_mm, pixel_mm, pixel_mm
 
 
-def _upright_affine(spacing: tuple[float, float, float]) -> np.ndarray:
+def upright_affine(spacing: tuple[float, float, float]) -> np.ndarray:
     """A nominal short-axis affine: the archive's volumes already lie as `turn_upright` would turn.
 
     Columns run from the right to the left ventricle in all 80 patients, slices from base to apex.

@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,27 +30,32 @@ from client.reading import Imaged
 __all__ = ["INTAKE_VERSION", "cache_key", "load_images", "save_images"]
 
 # Raise it whenever the same files would give other arrays.
-INTAKE_VERSION = 3
+INTAKE_VERSION = 4
 KEEP = 4
 RECORD = "record"
 DTYPES = {"F32": "<f4", "U8": "|u1"}
+PARTS = ("cine", "labels", "lge", "lge_present")
 
 
 class _Patient(BaseModel):
-    """All that is kept of a patient beside the arrays; anything else is refused."""
+    """All that is kept of a patient beside the arrays; anything else is refused.
+
+    Of a file's text nothing is kept: the manufacturer becomes one of five words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    vendor: str
+    vendor: Annotated[str, Field(pattern=rf"^({'|'.join(VENDORS)})$")]
     field_strength_t: float | None
     spacing_mm: tuple[float, float, float]
     quality: Quality | None
+    partial: bool
 
 
 class _Refused(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: str
-    reason: str
+    kind: Literal["file", "series", "patient", "mask"]
+    reason: Annotated[str, Field(max_length=500, pattern=r"^[\x20-\x7e]+$")]
     count: int = Field(ge=1)
 
 
@@ -105,6 +110,7 @@ def save_images(
                 field_strength_t=p.field_strength_t if np.isfinite(p.field_strength_t) else None,
                 spacing_mm=p.prepared.spacing_mm,
                 quality=p.quality,
+                partial=p.prepared.partial,
             )
             for p in patients
         ),
@@ -141,10 +147,14 @@ def load_images(folder: Path, key: str) -> tuple[list[Imaged], Counter[tuple[str
         with safe_open(path, framework="numpy") as file:
             record = _Record.model_validate_json(file.metadata()[RECORD])
         arrays = _views(path)
+        if not set(arrays) <= {f"{p.key}/{part}" for p in record.patients for part in PARTS}:
+            return None
         patients = [_imaged(entry, arrays) for entry in record.patients]
     except (SafetensorError, ValidationError, KeyError, TypeError, OSError, ValueError):
         return None
-    refused = Counter({(entry.kind, entry.reason): entry.count for entry in record.refused})
+    refused: Counter[tuple[str, str]] = Counter(
+        {(entry.kind, entry.reason): entry.count for entry in record.refused}
+    )
     return patients, refused
 
 
@@ -166,10 +176,8 @@ def _views(path: Path) -> dict[str, np.ndarray]:
 
 
 def _imaged(entry: _Patient, arrays: Mapping[str, np.ndarray]) -> Imaged:
-    if entry.vendor not in VENDORS:
-        raise ValueError("unknown vendor in the cache")
     cine, present = arrays[f"{entry.key}/cine"], arrays[f"{entry.key}/lge_present"]
     labels, lge = (arrays.get(f"{entry.key}/{part}") for part in ("labels", "lge"))
-    prepared = Prepared(cine, labels, lge, present.astype(bool), entry.spacing_mm)
+    prepared = Prepared(cine, labels, lge, present.astype(bool), entry.spacing_mm, entry.partial)
     field = float("nan") if entry.field_strength_t is None else entry.field_strength_t
     return Imaged(entry.key, entry.vendor, field, prepared, entry.quality)

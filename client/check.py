@@ -8,11 +8,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from client.cohort import Cohort, Patient, Refusal
-from client.site import SiteConfig
+from client.intake.dropped import DroppedTags, dropped_tags
+from client.site import SiteConfig, inside
 from privacy.suppression import suppress_count, suppress_counts
 
 __all__ = ["Report", "examine"]
@@ -47,6 +49,8 @@ class Report:
         What a survey would send, in words; small counts withheld.
     trains : tuple of str
         Stages the hospital could train: ``segment``, ``prognosis``.
+    dropped : DroppedTags or None
+        Which tags were seen in the files and not kept; None where there is no DICOM.
     """
 
     site: str
@@ -65,10 +69,15 @@ class Report:
     missing: Mapping[str, float]
     leaves: Mapping[str, str]
     trains: tuple[str, ...]
+    dropped: DroppedTags | None = None
 
 
-def examine(cohort: Cohort, config: SiteConfig) -> Report:
-    """Summarise a cohort for the hospital's research engineer."""
+def examine(cohort: Cohort, config: SiteConfig, site_dir: Path | None = None) -> Report:
+    """Summarise a cohort for the hospital's research engineer.
+
+    With the site's directory given, its DICOM files are looked through once more for what stands in
+    them and is not kept.
+    """
     patients = cohort.patients
     followed = [p for p in patients if p.event >= 0 and math.isfinite(p.months)]
     unusable = sum(refusal.count for refusal in cohort.refused if refusal.kind == "patient")
@@ -81,7 +90,7 @@ def examine(cohort: Cohort, config: SiteConfig) -> Report:
     distances = [p.spacing_mm[0] for p in imaged] or [math.nan]
     depths = [p.cine.shape[1] for p in imaged] or [0]
     trains = []
-    if with_masks:
+    if any(p.labels is not None and not p.partial for p in patients):
         trains.append("segment")
     # Without an event, or without a survivor, there is nothing to tell apart.
     if 0 < events < len(followed):
@@ -103,7 +112,16 @@ def examine(cohort: Cohort, config: SiteConfig) -> Report:
         missing=missing,
         leaves=_leaves(patients, len(followed), events, vendors, fields, config.min_cell),
         trains=tuple(trains),
+        dropped=None if site_dir is None else _dropped(config, site_dir),
     )
+
+
+def _dropped(config: SiteConfig, site_dir: Path) -> DroppedTags | None:
+    if config.images is None or config.images.format != "dicom":
+        return None
+    root = inside(site_dir, config.images.path, "images.path")
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    return dropped_tags(paths, bare=config.images.without_preamble)
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:

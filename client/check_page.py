@@ -139,6 +139,7 @@ def _strips(patients: Sequence[Patient], limits: QualityLimits) -> list[_Strip]:
         ("contrast to noise", "", "contrast_to_noise", (limits.min_contrast_to_noise,)),
         ("displacement of a slice", "mm", "misalignment_mm", (limits.max_misalignment_mm,)),
         ("slices out of step", "share", "mistriggered", (limits.max_mistriggered,)),
+        ("characters in a line", "", "text_characters", (limits.max_text_characters,)),
     )
     return [
         _strip(name, unit, field, limit, measured) for name, unit, field, limit in rows if measured

@@ -14,6 +14,7 @@ from rich.table import Table
 from client.check import Report, examine
 from client.check_page import write_page
 from client.cohort import Patient, load_cohort
+from client.intake.dropped import DroppedTags
 from client.pacs_cli import fetch_command
 from client.quality import QualityLimits
 from client.series_list import list_series, write_list
@@ -74,7 +75,7 @@ def check(
         config = load_site(site_dir)
         with _reading(config.name) as tell:
             cohort = load_cohort(site_dir, preprocessing, tell)
-        report = examine(cohort, config)
+        report = examine(cohort, config, site_dir)
         if html is not None:
             _write_page(html, report, cohort.patients, config.quality)
     for table in _tables(report):
@@ -134,7 +135,7 @@ def sort(
     with _sentences():
         config = load_site(site_dir)
         with _reading(config.name) as tell:
-            rows = list_series(site_dir, tell)
+            rows, refused = list_series(site_dir, tell)
         if csv is not None:
             write_list(csv, rows)
     table = Table("series", "images", "sequence", "view", "confidence", "why", title=config.name)
@@ -147,6 +148,8 @@ def sort(
         )
     console.print(table)
     unsure = sum(row.unsure for row in rows)
+    for reason, count in sorted(refused.items()):
+        console.print(f"not sorted: {count} files, {reason}")
     console.print(f"{len(rows)} series or parts of series, {unsure} of them unsure")
 
 
@@ -184,6 +187,8 @@ def _tables(report: Report) -> Iterator[Table]:
         for refusal in report.refused:
             table.add_row(refusal.kind, refusal.reason, str(refusal.count))
         yield table
+    if report.dropped is not None:
+        yield _dropped(report.dropped)
     if report.missing:
         missing = {name: f"{share:.0%}" for name, share in report.missing.items()}
         yield _pairs("Covariates missing", missing)
@@ -211,6 +216,14 @@ def _patients(report: Report) -> dict[str, str]:
         "events": str(report.events),
         "median follow-up": months,
     }
+
+
+def _dropped(dropped: DroppedTags) -> Table:
+    told = {name: str(count) for name, count in dropped.by_name.items()}
+    told |= {"private groups": str(dropped.private_groups)}
+    told |= {"files with private elements": str(dropped.with_private)}
+    title = f"Seen and not kept, files of {dropped.looked_at} looked at ({dropped.files} in all)"
+    return _pairs(title, told)
 
 
 def _pairs(title: str, rows: Mapping[str, str]) -> Table:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,16 @@ import numpy as np
 from client.archives import read_acdc_site
 from client.cache import cache_key, load_images, save_images
 from client.imaging import read_dicom_site
+from client.intake.challenge_contours import read_link
+from client.intake.ecg import Electrocardiogram, read_ecgs
 from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
 from client.overrides import overrides_digest, site_overrides
 from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
 from client.quality import Quality
 from client.reading import Imaged
-from client.site import Images, SiteConfig, inside, load_site
+from client.site import Images, SiteConfig, inside, load_site, site_sorter
+from client.volumes import read_volume_site
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
 
@@ -67,7 +70,11 @@ class Patient:
     aside : bool or None
         Whether the hospital keeps the patient out of every training; ``None``: the study decides.
     quality : Quality or None
-        Figures of the cine, for the hospital's own eyes; None without a DICOM cine.
+        Figures of the cine, for the hospital's own eyes; None for an archive of two phases.
+    partial : bool
+        The expert drew some classes only; no network trains on such labels.
+    ecg : Electrocardiogram or None
+        The patient's electrocardiogram.
     """
 
     key: str
@@ -84,6 +91,8 @@ class Patient:
     start_months: float = 0.0
     aside: bool | None = None
     quality: Quality | None = None
+    partial: bool = False
+    ecg: Electrocardiogram | None = None
 
     @property
     def has_images(self) -> bool:
@@ -94,7 +103,7 @@ class Patient:
 class Refusal:
     """What was not used, why, and how often.
 
-    ``kind`` is file, series, mask, patient or outcome; or stack, for what was amiss and mended.
+    ``kind`` is file, series, mask, patient, outcome or ecg; or stack: what was amiss and mended.
     """
 
     kind: str
@@ -153,8 +162,26 @@ def load_cohort(
         )
     empty = dict.fromkeys(sorted(config.covariates), math.nan)
     unknown = OutcomeRow(math.nan, NO_EVENT_KNOWN, empty)
-    patients = [_patient(entry, outcomes.get(entry.key, unknown)) for entry in imaged]
+    ecgs = _ecgs(site_dir, config, secret, {entry.key for entry in imaged}, refused)
+    patients = [
+        _patient(entry, outcomes.get(entry.key, unknown), ecgs.get(entry.key)) for entry in imaged
+    ]
     return _cohort(config.name, patients, refused)
+
+
+def _ecgs(
+    site_dir: Path,
+    config: SiteConfig,
+    secret: bytes,
+    keys: Collection[str],
+    refused: Counter[tuple[str, str]],
+) -> dict[str, Electrocardiogram]:
+    if config.ecg is None:
+        return {}
+    found = read_ecgs(inside(site_dir, config.ecg.path, "ecg.path"), config.ecg.format, refused)
+    by_key = {pseudonym(secret, patient): record for patient, record in found.items()}
+    refused[("ecg", "record of a patient who is not used")] += len(set(by_key) - set(keys))
+    return by_key
 
 
 def _outcomes(
@@ -183,8 +210,10 @@ def _table_only(site_dir: Path, config: SiteConfig, secret: bytes) -> Cohort:
         lge_present=np.zeros(0, bool),
         spacing_mm=(math.nan, math.nan, math.nan),
     )
+    ecgs = _ecgs(site_dir, config, secret, outcomes, refused)
     patients = [
-        _patient(Imaged(key, "other", math.nan, nothing), row) for key, row in outcomes.items()
+        _patient(Imaged(key, "other", math.nan, nothing), row, ecgs.get(key))
+        for key, row in outcomes.items()
     ]
     return _cohort(config.name, patients, refused)
 
@@ -223,12 +252,15 @@ def _images(
     if config.masks is not None:
         mask_root = inside(site_dir, config.masks.path, "masks.path")
     overruled = site_overrides(site_dir, config.images)
+    sorter = site_sorter(site_dir, config.images)
     settings = {
         "preprocessing": preprocessing.model_dump(mode="json"),
         "images": config.images.model_dump(mode="json"),
         "masks": config.masks.model_dump(mode="json") if config.masks else None,
         "quality": config.quality.model_dump(mode="json"),
         "overrides": overrides_digest(overruled),
+        "link": sorted((_link(site_dir, config) or {}).items()),
+        "sorter": hashlib.sha256(sorter.read_bytes()).hexdigest() if sorter else None,
         "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
     }
     roots = [path for path in (root, mask_root) if path is not None]
@@ -239,6 +271,17 @@ def _images(
         return cached
     if config.images.format == "acdc":
         found = read_acdc_site(root, config.images.group, secret, preprocessing, progress)
+    elif config.images.format in ("nifti", "numpy"):
+        found = read_volume_site(
+            root,
+            config.images.format,
+            secret,
+            preprocessing,
+            masks=config.masks,
+            mask_root=mask_root,
+            limits=config.quality,
+            progress=progress,
+        )
     else:
         found = read_dicom_site(
             root,
@@ -246,17 +289,25 @@ def _images(
             preprocessing,
             masks=config.masks,
             mask_root=mask_root,
+            link=_link(site_dir, config),
             limits=config.quality,
             bare=config.images.without_preamble,
             overruled=overruled,
             max_files=config.images.max_files,
             max_study_images=config.images.max_study_images,
+            sorter=sorter,
             workers=config.workers,
             progress=progress,
         )
     _refuse_if_useless(config, *found)
     save_images(folder, key, *found)
     return found
+
+
+def _link(site_dir: Path, config: SiteConfig) -> dict[str, str] | None:
+    if config.masks is None or config.masks.link is None:
+        return None
+    return read_link(inside(site_dir, config.masks.link, "masks.link"))
 
 
 def _refuse_if_useless(
@@ -279,7 +330,7 @@ def _refuse_if_useless(
         )
 
 
-def _patient(imaged: Imaged, outcome: OutcomeRow) -> Patient:
+def _patient(imaged: Imaged, outcome: OutcomeRow, ecg: Electrocardiogram | None = None) -> Patient:
     prepared = imaged.prepared
     return Patient(
         key=imaged.key,
@@ -296,6 +347,8 @@ def _patient(imaged: Imaged, outcome: OutcomeRow) -> Patient:
         start_months=outcome.start_months,
         aside=outcome.held_out,
         quality=imaged.quality,
+        partial=prepared.partial,
+        ecg=ecg,
     )
 
 
@@ -314,7 +367,8 @@ def _fingerprint(patients: Sequence[Patient]) -> str:
         digest.update(json.dumps([facts, sorted(p.covariates.items())]).encode())
         if p.start_months or p.aside is not None:
             digest.update(json.dumps([p.start_months, p.aside]).encode())
-        for array in (p.cine, p.labels, p.lge, p.lge_present):
+        ecg = None if p.ecg is None else p.ecg.millivolts
+        for array in (p.cine, p.labels, p.lge, p.lge_present, ecg):
             if array is not None:
                 digest.update(str((array.shape, array.dtype.str)).encode())
                 digest.update(np.ascontiguousarray(array).view(np.uint8).data)

@@ -10,9 +10,9 @@ import numpy as np
 
 from protocol.errors import DataError
 
-__all__ = ["fraction_inside", "polygon_area_px", "read_contour"]
+__all__ = ["fraction_inside", "points_inside", "polygon_area_px", "read_contour"]
 
-MAX_POINTS = 100_000
+MAX_POINTS, MAX_BYTES = 100_000, 8 << 20
 
 
 def read_contour(path: Path) -> np.ndarray:
@@ -24,6 +24,8 @@ def read_contour(path: Path) -> np.ndarray:
         If the file is not two columns of at least three points.
     """
     try:
+        if path.is_symlink() or path.stat().st_size > MAX_BYTES:
+            raise DataError("a contour file is a link or larger than 8 MiB.")
         points = [
             [float(number) for number in line.split()] for line in path.read_text().splitlines()
         ]
@@ -53,14 +55,17 @@ def fraction_inside(inner: np.ndarray, outer: np.ndarray) -> float:
     high = np.ceil(inner.max(axis=0)).astype(int)
     x, y = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1))
     points = np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
-    within = points[_inside(points, inner)]
+    within = points[points_inside(points, inner)]
     if not len(within):
         return 0.0
-    return float(_inside(within, outer).mean())
+    return float(points_inside(within, outer).mean())
 
 
-def _inside(points: np.ndarray, contour: np.ndarray) -> np.ndarray:
-    """Even-odd rule: a point is inside where a ray to the right crosses the contour an odd time."""
+def points_inside(points: np.ndarray, contour: np.ndarray) -> np.ndarray:
+    """Return by the even-odd rule which points (n, 2) lie inside a contour (m, 2): bool (n,).
+
+    A point is inside where a ray to the right crosses the contour an odd number of times.
+    """
     start, end = contour, np.roll(contour, -1, axis=0)
     x, y = points[:, :1], points[:, 1:]
     straddles = (start[:, 1] > y) != (end[:, 1] > y)

@@ -1,13 +1,16 @@
 """What belongs to one patient, gathered: frames by study, mask files, decisions of people."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from client.duplicates import doubtful_patients
+from client.intake.challenge_contours import index_contours
 from client.intake.frame import Frame
 from client.intake.nifti import index_nifti
 from client.intake.parts import Overrides
 from client.intake.segmentations import index_segmentations
+from client.intake.structures import RTSTRUCT
 from client.intake.walking import MAX_STUDY_IMAGES
 from client.overrides import Overruled, told
 from client.pseudonyms import pseudonym
@@ -30,7 +33,9 @@ def patients_of(
     limits: QualityLimits,
     masks: Masks | None = None,
     mask_root: Path | None = None,
+    link: Mapping[str, str] | None = None,
     overruled: Overruled | None = None,
+    sorter: Path | None = None,
     max_study_images: int = MAX_STUDY_IMAGES,
 ) -> list[Job]:
     """Return what is to be read of each patient, in the order of the patients' numbers.
@@ -41,7 +46,7 @@ def patients_of(
         Of all files of the site.
     refused : Counter
         (kind, reason) of what is not used is added here.
-    limits, masks, mask_root, overruled, max_study_images
+    limits, masks, mask_root, link, overruled, sorter, max_study_images
         As `client.imaging.read_dicom_site`.
 
     Raises
@@ -50,13 +55,17 @@ def patients_of(
         If a decision names a series that is not there.
     """
     overrides = told(overruled or {}, secret, {frame.series_uid for frame in frames})
+    doubtful = doubtful_patients(frames)
+    refused.update({("patient", reason): n for reason, n in Counter(doubtful.values()).items()})
     by_patient: dict[str, Studies] = {}
     for frame in frames:
+        if frame.patient_id in doubtful:
+            continue
         by_patient.setdefault(frame.patient_id, {}).setdefault(frame.study_uid, []).append(frame)
     _drop_too_large(by_patient, max_study_images, refused)
     mask_paths: dict[str, list[Path]] = {}
     if masks is not None and mask_root is not None:
-        mask_paths, others = _index_masks(masks, mask_root)
+        mask_paths, others = _index_masks(masks, mask_root, link)
         orphans = sum(patient not in by_patient for patient in mask_paths)
         refused[("mask", "file is not a mask")] += others
         refused[("mask", "mask of a patient without images")] += orphans
@@ -69,6 +78,7 @@ def patients_of(
             options,
             limits,
             _own(overrides, studies.values()),
+            sorter,
         )
         for patient, studies in sorted(by_patient.items())
     ]
@@ -88,8 +98,16 @@ def _drop_too_large(
             del by_patient[patient]
 
 
-def _index_masks(masks: Masks, root: Path) -> tuple[dict[str, list[Path]], int]:
-    return index_segmentations(root) if masks.format == "dicom_seg" else index_nifti(root)
+def _index_masks(
+    masks: Masks, root: Path, link: Mapping[str, str] | None
+) -> tuple[dict[str, list[Path]], int]:
+    if masks.format == "dicom_seg":
+        return index_segmentations(root)
+    if masks.format == "rtstruct":
+        return index_segmentations(root, (RTSTRUCT,))
+    if masks.format == "sunnybrook":
+        return index_contours(root, link)
+    return index_nifti(root)
 
 
 def _own(overrides: Overrides, studies: Iterable[Sequence[Frame]]) -> Overrides:

@@ -1,7 +1,7 @@
 """One site's images, from a tree of files to its patients, read by one process or several."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from client.duplicates import without_copies
 from client.gathering import patients_of
 from client.intake.frame import Frame
 from client.intake.headers import read_header
@@ -101,11 +102,13 @@ def read_dicom_site(
     *,
     masks: Masks | None = None,
     mask_root: Path | None = None,
+    link: Mapping[str, str] | None = None,
     limits: QualityLimits = LIMITS,
     bare: bool = False,
     overruled: Overruled | None = None,
     max_files: int = MAX_FILES,
     max_study_images: int = MAX_STUDY_IMAGES,
+    sorter: Path | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
@@ -115,6 +118,8 @@ def read_dicom_site(
     ----------
     root, mask_root : Path
         Folders of the images and of the masks.
+    link : mapping, optional
+        Folder of contours to patient number, for masks of format ``sunnybrook``.
     limits : QualityLimits
         Beyond which a study or a mask is set aside.
     bare : bool
@@ -123,6 +128,8 @@ def read_dicom_site(
         What people decided about single series.
     max_files, max_study_images : int
         More files are an error; a study of more images is not used.
+    sorter : Path, optional
+        Weights of the network that decides where the rules of sorting are unsure.
     progress : callable, optional
         Called with (done, total) units of work; a file counts once for its header and once for its
         pixels.
@@ -162,7 +169,9 @@ def read_dicom_site(
             limits=limits,
             masks=masks,
             mask_root=mask_root,
+            link=link,
             overruled=overruled,
+            sorter=sorter,
             max_study_images=max_study_images,
         )
         outcomes = []
@@ -172,6 +181,29 @@ def read_dicom_site(
             tell(min(done, total), total)
     tell(total, total)
     return _collect(outcomes, refused)
+
+
+def read_frames(
+    root: Path,
+    *,
+    bare: bool = False,
+    max_files: int = MAX_FILES,
+    max_study_images: int = MAX_STUDY_IMAGES,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[list[Frame], Counter[str]]:
+    """Read the frames of all files below a folder, without their pixels; and count the refused.
+
+    Raises
+    ------
+    DataError
+        If there are more than ``max_files`` files.
+    """
+    paths = files_below(root, max_files)
+    with mapper(workers) as each:
+        return read_headers(
+            paths, each, bare=bare, max_study_images=max_study_images, progress=progress
+        )
 
 
 def _collect(
@@ -194,6 +226,7 @@ def _collect(
             patients.append(replace(imaged, prepared=bare))
         else:
             patients.append(outcome.imaged)
+    patients = without_copies(patients, refused)
     return sorted(patients, key=lambda imaged: imaged.key), +refused
 
 

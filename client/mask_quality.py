@@ -39,7 +39,7 @@ class MaskLimits(BaseModel):
     min_largest_part: float = Field(0.8, ge=0, le=1)
 
 
-def mask_problems(labels: np.ndarray, limits: MaskLimits) -> list[str]:
+def mask_problems(labels: np.ndarray, limits: MaskLimits, *, partial: bool = False) -> list[str]:
     """Return what keeps a mask out, each a few words without a figure of the patient's.
 
     Parameters
@@ -48,11 +48,13 @@ def mask_problems(labels: np.ndarray, limits: MaskLimits) -> list[str]:
         uint8 (2, Z, Y, X), canonical labels.
     limits : MaskLimits
         Of the site.
+    partial : bool
+        Look at the left ventricle only; the other classes were not drawn everywhere.
     """
     found = [
         f"fewer than {limits.min_pixels} pixels of {CLASS_NAMES[cls]} at {phase}"
         for at, phase in enumerate(("end-diastole", "end-systole"))
-        for cls in (LV, MYO, RV)
+        for cls in ((LV,) if partial else (LV, MYO, RV))
         if int((labels[at] == cls).sum()) < limits.min_pixels
     ]
     if found:
@@ -64,7 +66,7 @@ def mask_problems(labels: np.ndarray, limits: MaskLimits) -> list[str]:
         found.append(f"left ventricle in fewer than {limits.min_lv_slices} slices")
     middle = np.flatnonzero(with_lv[0])
     at = labels[0, middle[len(middle) // 2]]
-    if not (at == MYO).any() or not (at == RV).any():
+    if not partial and not ((at == MYO).any() and (at == RV).any()):
         found.append("no right ventricle or no myocardium in the middle slice")
     if int((labels[1] == LV).sum()) >= int((labels[0] == LV).sum()):
         found.append("left ventricle not smaller at end-systole")

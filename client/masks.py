@@ -35,11 +35,17 @@ class Labelled:
     drawn_on : mapping of (int, int) to Frame
         By (0 ED or 1 ES, acquired slice): frames that the expert drew on where the cine shows
         another, or a mixture of two, at that phase.
+    partial : bool
+        A class was not drawn, so that its absence means nothing.
+    notes : tuple of str
+        What was left out of the masks, and why.
     """
 
     labels: np.ndarray
     phases: tuple[int, int]
     drawn_on: Mapping[tuple[int, int], Frame] = field(default_factory=dict)
+    partial: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def map_labels(values: np.ndarray, convention: Mapping[int, str]) -> np.ndarray:

@@ -4,20 +4,18 @@ Whatever is wrong with the table stops the client with one sentence that names t
 line, never the patient: a table that is half read would train on the wrong half.
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.dictionary import convert, is_plausible
+from client.follow_up import NO_EVENT_KNOWN, from_dates, parse_event, parse_months
 from client.site import CovariateColumn, Outcomes
+from client.tables import read_table
 from protocol.errors import DataError
 
 __all__ = ["NO_EVENT_KNOWN", "OutcomeRow", "OutcomeTable", "read_outcomes"]
-
-NO_EVENT_KNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -47,25 +45,6 @@ class OutcomeTable:
     implausible: Mapping[str, int]
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        text = path.read_text(encoding="latin-1")
-    except OSError as error:
-        raise DataError(
-            f"the outcome table {path.name} cannot be read ({error.strerror}); "
-            "check outcomes.path in site.yaml."
-        ) from error
-    head = text.split("\n", 1)[0]
-    # Spreadsheets of half of Europe separate by semicolons, because the comma is the decimal mark.
-    delimiter = max(",;\t", key=head.count)
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
-    if len(rows) < 2:
-        raise DataError(f"the outcome table {path.name} has no rows; export it again.")
-    return [name.strip() for name in rows[0]], rows[1:]
-
-
 def _column(header: Sequence[str], name: str, key: str, file: str) -> int:
     if header.count(name) != 1:
         found = "no" if name not in header else "more than one"
@@ -73,30 +52,18 @@ def _column(header: Sequence[str], name: str, key: str, file: str) -> int:
     return header.index(name)
 
 
-def _months(cell: str, place: str) -> float:
-    if not cell:
-        return math.nan
-    try:
-        months = float(cell.replace(",", "."))
-    except ValueError:
-        months = math.nan
-    if not math.isfinite(months):
-        raise DataError(f"{place}: the follow-up time is not a number; write months or nothing.")
-    if months < 0:
-        raise DataError(f"{place}: the follow-up time is negative; correct the date of entry.")
-    return months
-
-
-def _event(cell: str, place: str) -> int:
-    if not cell:
-        return NO_EVENT_KNOWN
-    if cell not in {"0", "1", "0.0", "1.0"}:
-        raise DataError(f"{place}: the event is neither 0 nor 1; recode it (1 = event).")
-    return int(cell[0])
+def _follow_up(
+    row: Sequence[str], columns: Outcomes, at: Mapping[str, int], place: str
+) -> tuple[float, int]:
+    if columns.dates is None:
+        months = parse_months(row[at["months"]].strip(), place)
+        return months, parse_event(row[at["event"]].strip(), place)
+    cells = [row[at[f"dates.{key}"]].strip() for key in ("cmr", "last_contact", "event")]
+    return from_dates(cells[0], cells[1], cells[2], columns.dates.order, place)
 
 
 def _start(cell: str, months: float, place: str) -> float:
-    start = _months(cell, place)
+    start = parse_months(cell, place)
     if math.isnan(months):
         return 0.0
     if math.isnan(start):
@@ -123,26 +90,31 @@ def read_outcomes(
     Parameters
     ----------
     path : Path
-        CSV with a header row; separated by comma, semicolon or tab.
+        CSV or Parquet, see `client.tables.read_table`.
     columns : Outcomes
-        Names of the patient, months and event columns, and of those that are optional.
+        Names of the patient, months and event columns (or those of dates), and of the optional.
     covariates : mapping
         Canonical name to column and unit.
 
     Raises
     ------
     DataError
-        If the file or a column is missing, a patient stands twice, a time is negative or not a
-        number, follow-up starts no earlier than it ends, an event is not 0 or 1, a covariate is not
-        a number, or most values of a covariate are implausible in the unit that is stated.
+        If the file or a column is missing, the file is too large, a patient stands twice, a time is
+        negative or neither a number nor a date, follow-up starts no earlier than it ends, an event
+        is not 0 or 1, a covariate is not a number, or most values of a covariate are implausible in
+        the unit that is stated.
     """
-    header, rows = _read_table(path)
+    header, rows = read_table(path)
     file = path.name
     at = {
         key: _column(header, getattr(columns, key), f"outcomes.{key}", file)
         for key in ("patient", "months", "event", "start", "held_out")
         if getattr(columns, key) is not None
     }
+    if columns.dates is not None:
+        for key in ("cmr", "last_contact", "event"):
+            name = getattr(columns.dates, key)
+            at[f"dates.{key}"] = _column(header, name, f"outcomes.dates.{key}", file)
     at_covariate = {
         name: _column(header, entry.column, f"covariates.{name}", file)
         for name, entry in covariates.items()
@@ -160,8 +132,7 @@ def read_outcomes(
             raise DataError(f"{place}: the patient column is empty; fill it or remove the row.")
         if patient in table:
             raise DataError(f"{place}: this patient stands in the table twice; keep one row.")
-        months = _months(row[at["months"]].strip(), place)
-        event = _event(row[at["event"]].strip(), place)
+        months, event = _follow_up(row, columns, at, place)
         if math.isnan(months) or event == NO_EVENT_KNOWN:
             months, event = math.nan, NO_EVENT_KNOWN
         start = _start(row[at["start"]].strip(), months, place) if "start" in at else 0.0

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from client.intake.overruling import Override
-from client.intake.sequences import SEQUENCES
-from client.intake.views import VIEWS
 from client.pseudonyms import pseudonym
 from client.site import Images, inside
 from protocol.errors import DataError
+from protocol.series import SEQUENCES, VIEWS
 
 __all__ = [
     "IGNORE",

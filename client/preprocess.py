@@ -21,13 +21,17 @@ __all__ = ["Prepared", "normalise", "prepare"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a network sees of one patient; the arrays of ``client.cohort.Patient``."""
+    """What a network sees of one patient; the arrays of ``client.cohort.Patient``.
+
+    ``partial``: the labels lack a class that was not drawn, so that no network may train on them.
+    """
 
     cine: np.ndarray
     labels: np.ndarray | None
     lge: np.ndarray | None
     lge_present: np.ndarray
     spacing_mm: tuple[float, float, float]
+    partial: bool = False
 
 
 def normalise(stack: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:

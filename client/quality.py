@@ -13,17 +13,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
+from client.burned_text import text_characters
 from client.intake.stacks import StackLimits
 from client.mask_quality import MaskLimits
 from client.placement import Stack, find_lv_centre
 
-__all__ = ["Quality", "QualityLimits", "examine_cine", "problems"]
+__all__ = ["BURNED_TEXT", "Quality", "QualityLimits", "examine_cine", "problems"]
 
 REGION_MM, HEART_MM = 60.0, 40.0
 MAX_SHIFT_MM = 25.0
 GRADIENT_MM = 2.0
 # Slices at the tips hardly move; what they do in time says nothing about the trigger.
 MIN_MOTION = 0.25
+BURNED_TEXT = "text is burned into the pixels"
 
 
 class QualityLimits(BaseModel):
@@ -50,6 +52,8 @@ class QualityLimits(BaseModel):
     max_unevenness : float
         By how much the distance of two slices may differ from a multiple of the usual one, as a
         share of it, in [0, .5).
+    max_text_characters : int
+        Characters in a line of text burned into the pixels, of the cine or of late enhancement.
     masks : MaskLimits
         Limits on expert masks.
     """
@@ -67,6 +71,7 @@ class QualityLimits(BaseModel):
     max_missing_slices: int = Field(0, ge=0)
     max_missing_phases: float = Field(0.5, ge=0, lt=1)
     max_unevenness: float = Field(0.2, ge=0, lt=0.5)
+    max_text_characters: int = Field(3, ge=0)
     masks: MaskLimits = MaskLimits()
 
     @property
@@ -99,6 +104,8 @@ class Quality:
     mistriggered : float
         Share of the slices that move whose curve of change over the beat correlates less than .5
         with the median curve of the others, in [0, 1]; 0 for fewer than three phases.
+    text_characters : int
+        Longest line of what looks like burned-in text, see `client.burned_text`.
     """
 
     num_slices: int
@@ -109,6 +116,7 @@ class Quality:
     contrast_to_noise: float
     misalignment_mm: float
     mistriggered: float
+    text_characters: int = 0
 
 
 def examine_cine(cine: Stack) -> Quality:
@@ -135,6 +143,7 @@ def examine_cine(cine: Stack) -> Quality:
         contrast_to_noise=float((blood - muscle) / noise),
         misalignment_mm=_misalignment_mm(region[0], (dy, dx)),
         mistriggered=_mistriggered(heart),
+        text_characters=text_characters(cine.pixels),
     )
 
 
@@ -168,6 +177,7 @@ def problems(quality: Quality, limits: QualityLimits) -> list[str]:
             q.mistriggered <= limits.max_mistriggered,
             f"more than {limits.max_mistriggered:.0%} of the slices contract out of step",
         ),
+        (q.text_characters <= limits.max_text_characters, BURNED_TEXT),
     )
     return [problem for good, problem in checks if not good]
 

@@ -5,29 +5,41 @@ common grid, and the scanner's class.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from client.burned_text import text_characters
+from client.intake.challenge_contours import read_contours
 from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.images import decode, decode_planes
 from client.intake.nifti import read_nifti
-from client.intake.parts import Overrides
+from client.intake.parts import Overrides, Part, sort_parts
 from client.intake.segmentations import read_segmentations
-from client.intake.sorting import Sorted, sort_study
-from client.intake.stacks import StackLimits, StackPlan, plan_stack
+from client.intake.sorting import Sorted, choose
+from client.intake.stacks import StackPlan, plan_stack
+from client.intake.structures import read_structures
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
 from client.placement import Stack, find_lv_centre, systole
 from client.preprocess import Prepared, prepare
-from client.quality import Quality, QualityLimits, examine_cine, problems
+from client.quality import BURNED_TEXT, Quality, QualityLimits, examine_cine, problems
 from client.site import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 
-__all__ = ["Imaged", "Job", "Reading", "Study", "read_patient", "read_study"]
+__all__ = [
+    "Imaged",
+    "Job",
+    "Reading",
+    "Study",
+    "judged",
+    "measurable",
+    "read_patient",
+    "read_study",
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class Job:
     options: Preprocessing
     limits: QualityLimits
     overrides: Overrides = field(default_factory=dict)
+    sorter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,8 @@ def read_patient(job: Job) -> Reading:
             lge=study.lge,
             drawn_on=study.drawn_on,
         )
+        if study.labelled is not None:
+            prepared = replace(prepared, partial=study.labelled.partial)
     except DataError as error:
         refused[("patient", error.sentence)] += 1
         return Reading(None, refused, num_files)
@@ -122,12 +137,9 @@ def read_study(job: Job, refused: Counter[tuple[str, str]]) -> Study:
     with Decoder() as decoder:
         plan = plan_stack(chosen.cine, job.limits.stack)
         cine = Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
-        quality = examine_cine(cine)
-        beyond = problems(quality, job.limits)
-        if beyond:
-            raise DataError(f"set aside: {' and '.join(beyond)}")
+        quality = measurable(cine, job.limits)
         refused.update({("stack", note): 1 for note in plan.notes})
-        lge = _late_enhancement(chosen, decoder, job.limits.stack, refused)
+        lge = _late_enhancement(chosen, decoder, job.limits, refused)
         labelled, convention = _masks(job, plan, cine, refused)
         drawn_on = _drawn_on(labelled, plan, cine, decoder)
     return Study(plan, cine, lge, quality, labelled, convention, drawn_on)
@@ -136,7 +148,7 @@ def read_study(job: Job, refused: Counter[tuple[str, str]]) -> Study:
 def _fullest(job: Job, refused: Counter[tuple[str, str]]) -> Sorted:
     chosen: Sorted | None = None
     for study in job.studies:
-        found = sort_study(study, job.overrides)
+        found = choose(_parts(study, job))
         refused.update({("series", reason): count for reason, count in found.refused.items()})
         if found.cine and chosen is not None:
             refused[("series", "another study of the same patient is used")] += 1
@@ -147,14 +159,28 @@ def _fullest(job: Job, refused: Counter[tuple[str, str]]) -> Sorted:
     return chosen
 
 
+def _parts(study: tuple[Frame, ...], job: Job) -> list[Part]:
+    parts = sort_parts(study, job.overrides)
+    if job.sorter is None:
+        return parts
+    # Imported here: a hospital without the network does not wait for torch.
+    from client.sorter import decide
+
+    with Decoder() as decoder:
+        return decide(parts, job.sorter, decoder)
+
+
 def _late_enhancement(
-    found: Sorted, decoder: Decoder, limits: StackLimits, refused: Counter[tuple[str, str]]
+    found: Sorted, decoder: Decoder, limits: QualityLimits, refused: Counter[tuple[str, str]]
 ) -> Stack | None:
     if not found.lge:
         return None
     try:
-        plan = plan_stack(found.lge, limits)
-        return Stack(decode(plan, decoder), plan.affine, plan.spacing_mm)
+        plan = plan_stack(found.lge, limits.stack)
+        pixels = decode(plan, decoder)
+        if text_characters(pixels) > limits.max_text_characters:
+            raise DataError(f"set aside: {BURNED_TEXT}")
+        return Stack(pixels, plan.affine, plan.spacing_mm)
     except DataError as error:
         refused[("series", f"late enhancement: {error.sentence}")] += 1
         return None
@@ -172,24 +198,59 @@ def _drawn_on(
     return pair
 
 
+def measurable(cine: Stack, limits: QualityLimits) -> Quality:
+    """Return the figures of a cine.
+
+    Raises
+    ------
+    DataError
+        If it is beyond the site's limits; the sentence is the reason.
+    """
+    quality = examine_cine(cine)
+    beyond = problems(quality, limits)
+    if beyond:
+        raise DataError(f"set aside: {' and '.join(beyond)}")
+    return quality
+
+
+def judged(labelled: Labelled, limits: QualityLimits) -> dict[int, int] | None:
+    """Return the relabelling under which a mask is right; ``None`` if it is right already.
+
+    Raises
+    ------
+    DataError
+        If the mask cannot be a heart or is beyond the site's limits.
+    """
+    convention = None if labelled.partial else likely_convention(labelled.labels)
+    if convention is None:
+        # The rules speak of anatomy, so they wait until the labels' names are right.
+        beyond = mask_problems(labelled.labels, limits.masks, partial=labelled.partial)
+        if beyond:
+            raise DataError(f"set aside: {' and '.join(beyond)}")
+    return convention
+
+
 def _masks(
     job: Job, plan: StackPlan, cine: Stack, refused: Counter[tuple[str, str]]
 ) -> tuple[Labelled | None, dict[int, int] | None]:
     if job.masks is None or not job.mask_paths:
         return None, None
     try:
-        if job.masks.format == "dicom_seg":
-            labelled = read_segmentations(job.mask_paths, plan, job.masks.labels)
-        else:
-            centre = find_lv_centre(cine.pixels, cine.spacing_mm)
-            phase = systole(cine.pixels, centre, cine.spacing_mm, plan.diastole)
-            labelled = read_nifti(job.mask_paths, plan, job.masks.labels, phase)
-        convention = likely_convention(labelled.labels)
-        # The rules speak of anatomy, so they wait until the labels' names are right.
-        beyond = mask_problems(labelled.labels, job.limits.masks) if convention is None else []
-        if beyond:
-            raise DataError(f"set aside: {' and '.join(beyond)}")
-        return labelled, convention
+        labelled = _read_masks(job.masks, job.mask_paths, plan, cine)
+        refused.update(("mask", note) for note in labelled.notes)
+        return labelled, judged(labelled, job.limits)
     except DataError as error:
         refused[("mask", error.sentence)] += 1
         return None, None
+
+
+def _read_masks(masks: Masks, paths: tuple[Path, ...], plan: StackPlan, cine: Stack) -> Labelled:
+    if masks.format == "dicom_seg":
+        return read_segmentations(paths, plan, masks.labels)
+    if masks.format == "rtstruct":
+        return read_structures(paths, plan, masks.rois)
+    if masks.format == "sunnybrook":
+        return read_contours(paths, plan)
+    centre = find_lv_centre(cine.pixels, cine.spacing_mm)
+    phase = systole(cine.pixels, centre, cine.spacing_mm, plan.diastole)
+    return read_nifti(paths, plan, masks.labels, phase)

@@ -26,8 +26,8 @@ __all__ = ["labelled", "segmentation_records", "train_round"]
 
 
 def labelled(patients: Sequence[Patient]) -> list[Patient]:
-    """Return the patients with expert masks."""
-    return [patient for patient in patients if patient.labels is not None]
+    """Return the patients with expert masks of every class."""
+    return [patient for patient in patients if patient.labels is not None and not patient.partial]
 
 
 def segmentation_records(patients: Sequence[Patient]) -> dict[str, Tensor]:

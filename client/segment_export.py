@@ -22,21 +22,20 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM
 
 from client.gathering import patients_of
-from client.imaging import mapper, read_headers
+from client.imaging import read_frames
 from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
 from client.intake.images import moved
 from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
-from client.intake.walking import files_below
 from client.overrides import site_overrides
 from client.placement import Placement, labels_back, place
 from client.preprocess import prepare
 from client.pseudonyms import load_secret
 from client.reading import Job, read_study
 from client.segmentation_files import ALGORITHM, encode_segmentation
-from client.site import SiteConfig, inside, load_site
+from client.site import SiteConfig, inside, load_site, site_sorter
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
@@ -219,13 +218,13 @@ def _jobs(
         return [], refused
     images, masks = config.images, config.masks
     root = inside(site_dir, images.path, "images.path")
-    with mapper(config.workers) as each:
-        frames, bad = read_headers(
-            files_below(root, images.max_files),
-            each,
-            bare=images.without_preamble,
-            max_study_images=images.max_study_images,
-        )
+    frames, bad = read_frames(
+        root,
+        bare=images.without_preamble,
+        max_files=images.max_files,
+        max_study_images=images.max_study_images,
+        workers=config.workers,
+    )
     refused.update({("file", reason): count for reason, count in bad.items()})
     jobs = patients_of(
         frames,
@@ -236,6 +235,7 @@ def _jobs(
         masks=masks,
         mask_root=None if masks is None else inside(site_dir, masks.path, "masks.path"),
         overruled=site_overrides(site_dir, images),
+        sorter=site_sorter(site_dir, images),
         max_study_images=images.max_study_images,
     )
     return jobs, refused

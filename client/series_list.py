@@ -7,18 +7,20 @@ keyed hashes, in an order that follows from these alone.
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.imaging import mapper, read_headers
+from client.imaging import read_frames
+from client.intake.decoder import Decoder
 from client.intake.frame import Frame
 from client.intake.parts import UNSURE_BELOW, Part, sort_parts
 from client.intake.planes import planes
-from client.intake.walking import files_below
 from client.overrides import IGNORE, series_key, site_overrides, told
 from client.pseudonyms import load_secret, pseudonym
-from client.site import inside, load_site
+from client.site import inside, load_site, site_sorter
+from client.sorter import decide
 from protocol.errors import ConfigError
 
 __all__ = ["Row", "list_series", "write_list"]
@@ -45,8 +47,15 @@ class Row:
         return self.part.confidence < UNSURE_BELOW
 
 
-def list_series(site_dir: Path, progress: Progress | None = None) -> list[Row]:
+def list_series(site_dir: Path, progress: Progress | None = None) -> tuple[list[Row], Counter[str]]:
     """Sort every series of a hospital, in the order of patients' and series' pseudonyms.
+
+    Returns
+    -------
+    list of Row
+        One a series, or a part of a mixed one.
+    Counter
+        Files that could not be sorted, by their reason.
 
     Raises
     ------
@@ -58,28 +67,38 @@ def list_series(site_dir: Path, progress: Progress | None = None) -> list[Row]:
     config = load_site(site_dir)
     if config.members:
         folders = [(site_dir / member).resolve() for member in config.members]
-        return [row for folder in folders for row in list_series(folder, progress)]
+        members = [list_series(folder, progress) for folder in folders]
+        refusals = (Counter(refused) for _, refused in members)
+        return [row for rows, _ in members for row in rows], sum(refusals, Counter())
     if config.images is None or config.images.format != "dicom":
         raise ConfigError(
             f"{config.name} has no DICOM images to sort; set images.format to dicom in site.yaml."
         )
     secret = load_secret(site_dir, config.secret)
-    paths = files_below(inside(site_dir, config.images.path, "images.path"))
-    bare = config.images.without_preamble
-    with mapper(config.workers) as each:
-        frames, _ = read_headers(paths, each, bare=bare, progress=progress)
+    frames, refused = read_frames(
+        inside(site_dir, config.images.path, "images.path"),
+        bare=config.images.without_preamble,
+        max_files=config.images.max_files,
+        workers=config.workers,
+        progress=progress,
+    )
     overruled = site_overrides(site_dir, config.images)
     overrides = told(overruled, secret, {frame.series_uid for frame in frames})
+    sorter = site_sorter(site_dir, config.images)
     studies: dict[tuple[str, str], list[Frame]] = {}
     for frame in frames:
         studies.setdefault((frame.patient_id, frame.study_uid), []).append(frame)
     rows = []
     for (patient, _), study in studies.items():
         key = pseudonym(secret, patient)
-        for part in sort_parts(study, overrides):
+        parts = sort_parts(study, overrides)
+        if sorter is not None:
+            with Decoder() as decoder:
+                parts = decide(parts, sorter, decoder)
+        for part in parts:
             name = series_key(secret, part.series_uid, part.number)
             rows.append(Row(name, key, len(part.frames), len(planes(part.frames)), part))
-    return sorted(rows, key=lambda row: (row.patient, row.series))
+    return sorted(rows, key=lambda row: (row.patient, row.series)), refused
 
 
 def write_list(path: Path, rows: Sequence[Row]) -> None:

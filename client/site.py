@@ -23,12 +23,15 @@ from shared_models.labels import CLASS_NAMES
 __all__ = [
     "SITE_FILE",
     "CovariateColumn",
+    "Dates",
+    "Ecg",
     "Images",
     "Masks",
     "Outcomes",
     "SiteConfig",
     "inside",
     "load_site",
+    "site_sorter",
 ]
 
 SITE_FILE = "site.yaml"
@@ -45,6 +48,8 @@ class Images(_Frozen):
 
     Attributes
     ----------
+    format : {"dicom", "acdc", "nifti", "numpy"}
+        ``nifti`` and ``numpy``: see `client.volumes`.
     group : str or None
         One diagnosis group of the ACDC archive.
     without_preamble : bool
@@ -55,23 +60,48 @@ class Images(_Frozen):
     max_files, max_study_images : int
         Bounds of memory: more files below ``path`` are an error, a study of more images (frames of
         enhanced files counted) is not used.
+    sorter : str or None
+        Weights of a sorting network (``sort/final.safetensors`` of a study) that decides where the
+        rules are unsure.
     """
 
-    format: Literal["dicom", "acdc"]
+    format: Literal["dicom", "acdc", "nifti", "numpy"]
     path: str = Field(min_length=1)
     group: Literal["NOR", "MINF", "DCM", "HCM", "RV"] | None = None
     without_preamble: bool = False
     overrides: str | None = Field(None, min_length=1)
     max_files: int = Field(MAX_FILES, ge=1)
     max_study_images: int = Field(MAX_STUDY_IMAGES, ge=1)
+    sorter: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _group_is_acdc(self) -> Self:
         if self.group is not None and self.format != "acdc":
             raise ValueError("group stands only with format acdc; remove it")
-        if self.overrides is not None and self.format != "dicom":
-            raise ValueError("overrides stands only with format dicom; remove it")
+        if self.format != "dicom" and (self.overrides or self.sorter):
+            raise ValueError("overrides and sorter stand only with format dicom; remove them")
         return self
+
+
+class Dates(_Frozen):
+    """Columns of dates, from which follow-up is reckoned at the hospital; no date is kept.
+
+    Attributes
+    ----------
+    cmr : str
+        Time zero.
+    last_contact : str
+        Until when the patient is known to be free of the event.
+    event : str
+        Date of the event; empty where there was none.
+    order : {"ymd", "dmy", "mdy"}
+        Of day, month and year as they are written, with four digits of the year.
+    """
+
+    cmr: str
+    last_contact: str
+    event: str
+    order: Literal["ymd", "dmy", "mdy"] = "ymd"
 
 
 class Outcomes(_Frozen):
@@ -79,6 +109,12 @@ class Outcomes(_Frozen):
 
     Attributes
     ----------
+    path : str
+        CSV, or Parquet where the name ends so.
+    months, event : str or None
+        Follow-up from the CMR on and whether it ended with the event (1) or without (0).
+    dates : Dates or None
+        Instead of these two.
     start : str or None
         Months at which a patient came under observation, where that is not time zero (left
         truncation); below ``months``.
@@ -89,10 +125,19 @@ class Outcomes(_Frozen):
 
     path: str = Field(min_length=1)
     patient: str
-    months: str
-    event: str
+    months: str | None = None
+    event: str | None = None
+    dates: Dates | None = None
     start: str | None = None
     held_out: str | None = None
+
+    @model_validator(mode="after")
+    def _times_or_dates(self) -> Self:
+        if self.dates is None and (self.months is None or self.event is None):
+            raise ValueError("give the columns months and event, or dates")
+        if self.dates is not None and (self.months or self.event or self.start):
+            raise ValueError("dates stand in place of months, event and start; remove one of them")
+        return self
 
 
 class CovariateColumn(_Frozen):
@@ -108,23 +153,54 @@ class CovariateColumn(_Frozen):
 class Masks(_Frozen):
     """Expert masks and the hospital's own label convention.
 
-    ``labels`` maps a segment number (DICOM SEG) or a voxel value (NIfTI) to LV, MYO or RV. Several
-    values may mean one class (a hospital that draws papillary muscles apart).
+    Attributes
+    ----------
+    labels : mapping
+        Of ``dicom_seg`` and ``nifti``: a segment number or a voxel value to LV, MYO or RV. Several
+        values may mean one class (a hospital that draws papillary muscles apart).
+    rois : mapping
+        Of ``rtstruct``: the name of a region to LV, MYO, RV or EPI, the whole ventricle within its
+        epicardium. Without RV the masks are not used for training.
+    link : str or None
+        Of ``sunnybrook``: a CSV of two columns, the patient number and the folder of contours; None
+        where the folders are named by the patient number.
     """
 
-    format: Literal["dicom_seg", "nifti"]
+    format: Literal["dicom_seg", "nifti", "rtstruct", "sunnybrook"]
     path: str = Field(min_length=1)
-    labels: dict[int, Literal["LV", "MYO", "RV"]]
+    labels: dict[int, Literal["LV", "MYO", "RV"]] = Field(default_factory=dict)
+    rois: dict[str, Literal["LV", "MYO", "RV", "EPI"]] = Field(default_factory=dict)
+    link: str | None = None
 
     @field_validator("labels")
     @classmethod
     def _complete(cls, labels: dict[int, str]) -> dict[int, str]:
         absent = [name for name in LABEL_NAMES if name not in labels.values()]
-        if absent:
+        if labels and absent:
             raise ValueError(f"{', '.join(absent)} has no value; map one to each of LV, MYO and RV")
-        if min(labels) < 1:
+        if labels and min(labels) < 1:
             raise ValueError("a label value is below 1; 0 is the background")
         return labels
+
+    @model_validator(mode="after")
+    def _fits_format(self) -> Self:
+        if bool(self.labels) != (self.format in ("dicom_seg", "nifti")):
+            raise ValueError("labels stand with format dicom_seg or nifti, and only there")
+        if bool(self.rois) != (self.format == "rtstruct"):
+            raise ValueError("rois stand with format rtstruct, and only there")
+        classes = set(self.rois.values())
+        if self.rois and not ("LV" in classes and classes & {"MYO", "EPI"}):
+            raise ValueError("rois names no LV, or neither MYO nor EPI")
+        if self.link is not None and self.format != "sunnybrook":
+            raise ValueError("link stands only with format sunnybrook; remove it")
+        return self
+
+
+class Ecg(_Frozen):
+    """Where the patients' electrocardiograms lie: one folder, files named after the patient."""
+
+    format: Literal["wfdb", "dicom"]
+    path: str = Field(min_length=1)
 
 
 class SiteConfig(_Frozen):
@@ -158,6 +234,7 @@ class SiteConfig(_Frozen):
     outcomes: Outcomes | None = None
     covariates: dict[str, CovariateColumn] = Field(default_factory=dict)
     masks: Masks | None = None
+    ecg: Ecg | None = None
     quality: QualityLimits = QualityLimits()
     pacs: PacsSettings | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -200,12 +277,17 @@ class SiteConfig(_Frozen):
             raise ValueError("give images, outcomes (or both) or members")
         if self.masks is not None and self.images is None and not self.members:
             raise ValueError("masks are drawn on images; give images or remove masks")
-        if self.members and (self.outcomes or self.masks or self.covariates):
-            raise ValueError("a pooled site takes outcomes, masks and covariates from its members")
+        if self.members and (self.outcomes or self.masks or self.covariates or self.ecg):
+            raise ValueError(
+                "a pooled site takes outcomes, masks, covariates and ecg from its members"
+            )
         if self.covariates and self.outcomes is None:
             raise ValueError("covariates are columns of the outcome table; give outcomes")
         if self.masks is not None and self.images and self.images.format == "acdc":
             raise ValueError("the ACDC archive brings its own masks; remove masks")
+        volumes = self.images is not None and self.images.format in ("nifti", "numpy")
+        if volumes and self.masks is not None and self.masks.format != "nifti":
+            raise ValueError("masks of another format than nifti name DICOM images; remove masks")
         return self
 
 
@@ -233,6 +315,13 @@ def _load(path: Path) -> SiteConfig:
 @lru_cache(maxsize=512)
 def _unchanged(path: Path, mtime_ns: int, size: int) -> SiteConfig:
     return _load(path)
+
+
+def site_sorter(site_dir: Path, images: Images) -> Path | None:
+    """Return the file of the sorting network that is named; ``None`` where none is."""
+    if images.sorter is None:
+        return None
+    return inside(site_dir, images.sorter, "images.sorter")
 
 
 def inside(site_dir: Path, relative: str, key: str) -> Path:

@@ -110,6 +110,11 @@ def survey(hospital: Hospital, question: Question) -> Answer:
         "life_table": table.suppressed(min_cell).to_dict(),
         "can_train": {"segment": len(labelled(hospital.training)), "prognosis": len(training)},
     }
+    if "sort" in study.stages:
+        # Imported here: it reads every series, and no other stage needs it.
+        from client.sort import num_sorting_patients
+
+        document["can_train"]["sort"] = num_sorting_patients(hospital, study)
     return Answer(document)
 
 

@@ -16,12 +16,22 @@ from protocol.training_config import LocalTraining, Network, Strategy, check_tog
 from protocol.validation_config import HoldOut, Validation
 from protocol.yaml_files import Frozen, parse, read_yaml
 
-__all__ = ["Hospitals", "Preprocessing", "Rounds", "Segmentation", "Stage", "Study", "load_study"]
+__all__ = [
+    "Hospitals",
+    "Preprocessing",
+    "Rounds",
+    "Segmentation",
+    "Sorting",
+    "Stage",
+    "Study",
+    "load_study",
+]
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Stage = Literal["survey", "segment", "measure", "regression", "prognosis", "validate"]
+Stage = Literal["survey", "sort", "segment", "measure", "regression", "prognosis", "validate"]
 STAGES: tuple[Stage, ...] = (
     "survey",
+    "sort",
     "segment",
     "measure",
     "regression",
@@ -100,6 +110,23 @@ class Segmentation(Frozen):
         return self
 
 
+class Sorting(Frozen):
+    """The federated network that sorts series where the rules are unsure, and its training."""
+
+    network: Network = Network(name="sorting")
+    rounds: int = Field(12, ge=1)
+    training: LocalTraining = LocalTraining(
+        epochs=4, learning_rate=6e-3, augment=False, round_decay="cosine"
+    )
+    strategy: Strategy = Strategy()
+
+    @model_validator(mode="after")
+    def _by_patients(self) -> Self:
+        if self.strategy.weight_by != "patients":
+            raise ValueError("sort.strategy.weight_by is not patients; series have no events")
+        return self
+
+
 class Rounds(Frozen):
     """How long the centre waits, and for how many.
 
@@ -130,6 +157,7 @@ class Study(Frozen):
     stages: tuple[Stage, ...] = PIPELINE
     preprocessing: Preprocessing = Preprocessing()
     holdout: HoldOut = HoldOut()
+    sort: Sorting = Sorting()
     segment: Segmentation = Segmentation()
     regression: Regression = Regression()
     prognosis: Prognosis = Prognosis()
@@ -141,6 +169,12 @@ class Study(Frozen):
         order = [stage for stage in STAGES if stage in self.stages]
         if list(self.stages) != order:
             raise ValueError(f"stages must stand once each in the order {', '.join(STAGES)}")
+        return self
+
+    @model_validator(mode="after")
+    def _surveyed(self) -> Self:
+        if "sort" in self.stages and "survey" not in self.stages:
+            raise ValueError("the stage sort needs the counts of the stage survey; add it")
         return self
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ __all__ = [
 MAX_MODEL_BYTES = 4 * 2**30
 MAX_METRICS = 256
 METRIC_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
-TRAIN_STAGES = ("segment", "prognosis")
+TRAIN_STAGES = ("sort", "segment", "prognosis")
 
 
 def _pack(kind: str, document: dict[str, Any], arrays: Arrays | None) -> RecordDict:
@@ -109,7 +109,7 @@ class TrainRequest:
 
     Attributes
     ----------
-    stage : {"segment", "prognosis"}
+    stage : {"sort", "segment", "prognosis"}
         Which network is trained.
     round_index : int
         Counted from 1.
@@ -125,7 +125,7 @@ class TrainRequest:
     """
 
     study: Study
-    stage: Literal["segment", "prognosis"]
+    stage: Literal["sort", "segment", "prognosis"]
     round_index: int
     agreed: dict[str, Any]
     arrays: Arrays

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocol.config import Segmentation, Study, load_study
+from protocol.config import Segmentation, Sorting, Study, load_study
 from protocol.errors import ConcorsError
 from protocol.survival_config import Prognosis
 from server.plan_cli import plan
@@ -24,14 +24,19 @@ def root() -> None:
 
 
 def _describe(study: Study) -> Table:
-    from server.initial import prognosis_weights, segmentation_weights
+    from server.initial import prognosis_weights, segmentation_weights, sorting_weights
 
     table = Table(title=f"Study {study.name}, seed {study.seed}", show_header=False)
     table.add_row("train", ", ".join(study.hospitals.train))
     table.add_row("external", ", ".join(study.hospitals.external) or "none")
     table.add_row("stages", ", ".join(study.stages))
-    weights = {"segment": segmentation_weights, "prognosis": prognosis_weights}
-    sections: dict[str, Segmentation | Prognosis] = {
+    weights = {
+        "sort": sorting_weights,
+        "segment": segmentation_weights,
+        "prognosis": prognosis_weights,
+    }
+    sections: dict[str, Sorting | Segmentation | Prognosis] = {
+        "sort": study.sort,
         "segment": study.segment,
         "prognosis": study.prognosis,
     }

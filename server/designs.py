@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from protocol.config import Hospitals, Segmentation, Stage, Study
+from protocol.config import Hospitals, Segmentation, Sorting, Stage, Study
 from protocol.errors import ConfigError
 from protocol.survival_config import Prognosis
 from protocol.training_config import Strategy
@@ -16,7 +16,7 @@ from protocol.validation_config import Design
 
 __all__ = ["derive"]
 
-Section = TypeVar("Section", Segmentation, Prognosis)
+Section = TypeVar("Section", Sorting, Segmentation, Prognosis)
 MAX_NAME = 64
 TAGS = {"leave-one-hospital-out": "loho", "hospital-matrix": "at"}
 
@@ -80,7 +80,11 @@ def _derived(study: Study, design: Design, name: str) -> Study:
         "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
     }
     if len(hospitals.train) == 1:
-        changes |= {"segment": _plain(study.segment), "prognosis": _plain(study.prognosis)}
+        changes |= {
+            "sort": _plain(study.sort),
+            "segment": _plain(study.segment),
+            "prognosis": _plain(study.prognosis),
+        }
     return study.model_copy(update=changes)
 
 

@@ -29,7 +29,7 @@ class Findings:
         Survey document by hospital.
     agreed : dict
         What every later message carries (see `server.agreement`).
-    segmentation, prognosis : Arrays
+    sorting, segmentation, prognosis : Arrays
         Trained weights; empty until their stage ran.
     regression : RegressionResults or None
         The Cox regression, once fitted.
@@ -45,6 +45,7 @@ class Findings:
 
     survey: dict[str, dict[str, Any]] = field(default_factory=dict)
     agreed: dict[str, Any] = field(default_factory=dict)
+    sorting: Arrays = field(default_factory=dict)
     segmentation: Arrays = field(default_factory=dict)
     prognosis: Arrays = field(default_factory=dict)
     regression: RegressionResults | None = None
@@ -74,7 +75,11 @@ def config_sha256(study: Study) -> str:
 
 def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> Results:
     """Return the results of one arm of a study."""
-    models = {"segment": findings.segmentation, "prognosis": findings.prognosis}
+    models = {
+        "sort": findings.sorting,
+        "segment": findings.segmentation,
+        "prognosis": findings.prognosis,
+    }
     return Results.of(
         {
             "study": {

@@ -9,7 +9,14 @@ from shared_models.heads import choose_head
 from shared_models.networks import build
 from shared_models.weights import to_arrays
 
-__all__ = ["prognosis_weights", "segmentation_weights"]
+__all__ = ["prognosis_weights", "segmentation_weights", "sorting_weights"]
+
+
+def sorting_weights(study: Study) -> Arrays:
+    """Return the sorting network's initial weights."""
+    network = study.sort.network
+    seed = derive_seed(study.seed, "sort/initial")
+    return to_arrays(build(network.name, network.options, seed=seed))
 
 
 def segmentation_weights(study: Study) -> Arrays:

@@ -17,6 +17,7 @@ from protocol.stats import (
     OverlapSums,
     PairCounts,
 )
+from protocol.stats.confusion import ConfusionSums
 from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
 from server.regression_results import RegressionResults
@@ -43,6 +44,7 @@ OverlapField = Annotated[OverlapSums, BeforeValidator(decoder(OverlapSums)), ENC
 AgreementField = Annotated[AgreementSums, BeforeValidator(decoder(AgreementSums)), ENCODE]
 PairsField = Annotated[PairCounts, BeforeValidator(decoder(PairCounts)), ENCODE]
 LifeTableField = Annotated[LifeTable, BeforeValidator(decoder(LifeTable)), ENCODE]
+ConfusionField = Annotated[ConfusionSums, BeforeValidator(decoder(ConfusionSums)), ENCODE]
 CalibrationField = Annotated[Calibration, BeforeValidator(decoder(Calibration)), ENCODE]
 
 
@@ -119,6 +121,9 @@ class SiteValidation(Frozen):
         Of the network's predicted risk, and of the Cox regression it is compared with.
     evaluation : SiteEvaluation or None
         Sums of the further metrics.
+    sorting : dict of str to ConfusionSums
+        Series by what the rules or a person say and what the sorting network says: ``sequence`` and
+        ``view``.
     """
 
     overlap: OverlapField | None = None
@@ -128,6 +133,7 @@ class SiteValidation(Frozen):
     life_table: LifeTableField | None = None
     calibration: CalibrationField | None = None
     evaluation: SiteEvaluation | None = None
+    sorting: dict[Literal["sequence", "view"], ConfusionField] = Field(default_factory=dict)
 
 
 class Arm(Frozen):
@@ -172,7 +178,7 @@ class Results(Frozen):
     schema_version: Literal[1] = 1
     study: StudyFacts
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
-    training: dict[Literal["segment", "prognosis"], Training] = Field(default_factory=dict)
+    training: dict[Literal["sort", "segment", "prognosis"], Training] = Field(default_factory=dict)
     oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
     arms: dict[str, Arm] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ comes on top, and with SCAFFOLD a control variate and its mean change.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -15,10 +15,9 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from protocol import audit as audit_log
-from protocol.arrays import Arrays, check_finite, check_layout, fingerprint, layout
+from protocol.arrays import Arrays, check_finite, fingerprint, layout
 from protocol.config import Study
 from protocol.control import control_change
-from protocol.documents import digest
 from protocol.errors import ConfigError, PayloadError, QuorumError
 from protocol.payload import (
     MAX_MODEL_BYTES,
@@ -31,6 +30,7 @@ from protocol.records import from_array_record
 from server.checkpoints import Checkpoint, Checkpoints
 from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
 from server.replies import Expected, read_reply
+from server.resuming import binding_of, where_to_go_on
 from server.turns import counted_rounds, last_weights, whose_turn
 from strategies import RunningMean, Strategy
 from strategies.scaffold import as_state, control_of
@@ -38,7 +38,7 @@ from strategies.turnout import Turnout
 
 __all__ = ["RoundEntry", "SiteEntry", "run_rounds"]
 
-Stage = Literal["segment", "prognosis"]
+Stage = Literal["sort", "segment", "prognosis"]
 
 
 class SiteEntry(TypedDict):
@@ -226,42 +226,6 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
     return new, state, entry
 
 
-def _binding(run: _Run) -> str:
-    """Return the hash of all that a checkpoint depends on.
-
-    Deadlines and the quorum are not part of it: they are what an operator changes before resuming.
-    """
-    ours = {"name", "seed", "hospitals", "preprocessing", "holdout", run.stage}
-    return digest(
-        {
-            "study": run.study.model_dump(mode="json", by_alias=True, include=ours),
-            "stage": run.stage,
-            "agreed": run.agreed,
-            "strategy": repr(run.strategy),
-            "weight_by": run.weight_by,
-            "sites": sorted(run.nodes),
-        }
-    )
-
-
-def _resume(
-    checkpoints: Checkpoints | None, arrays: Arrays, state: Arrays, binding: str
-) -> Checkpoint:
-    """Return where to go on: the newest intact checkpoint, or the start as round 0."""
-    start = Checkpoint(0, arrays, state, [], binding)
-    found = checkpoints.latest() if checkpoints is not None else None
-    if found is None:
-        return start
-    if found.binding != binding:
-        raise ConfigError(
-            "The checkpoints in this run directory belong to another study, strategy or survey; "
-            "restore its study file, or start in a new run directory."
-        )
-    check_layout(found.arrays, layout(arrays), "The checkpoint")
-    # safetensors sorts by dtype and name; the model keeps the order of its network.
-    return replace(found, arrays={name: found.arrays[name] for name in arrays})
-
-
 def run_rounds(
     grid: Grid,
     nodes: Mapping[str, int],
@@ -336,8 +300,8 @@ def run_rounds(
     run = _Run(
         grid, nodes, stage, study, agreed, strategy, weight_by, in_turn, expected, audit, clock
     )
-    binding = _binding(run)
-    at = _resume(checkpoints, arrays, state, binding)
+    binding = binding_of(study, stage, agreed, strategy, weight_by, nodes)
+    at = where_to_go_on(checkpoints, arrays, state, binding)
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
     del at

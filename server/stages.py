@@ -3,7 +3,9 @@
 from typing import Any
 
 from protocol.arrays import Arrays, fingerprint
+from protocol.config import Segmentation, Sorting
 from protocol.stats import Histogram, LifeTable, Moments, merge_all
+from protocol.survival_config import Prognosis
 from protocol.training_config import Strategy
 from server.agreement import (
     evaluation_horizons,
@@ -18,7 +20,7 @@ from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
-from server.initial import prognosis_weights, segmentation_weights
+from server.initial import prognosis_weights, segmentation_weights, sorting_weights
 from server.regression import fit_regression
 from server.rounds import Stage, run_rounds
 from server.subgroups import ask_subgroups
@@ -47,6 +49,13 @@ def survey(centre: Centre, findings: Findings) -> None:
         findings.agreed["horizons_months"] = evaluation_horizons(
             study.validate_.horizons_months, end_months
         )
+
+
+def sort(centre: Centre, findings: Findings) -> None:
+    """Train the network that sorts series where the hospitals' rules are unsure."""
+    study = centre.study
+    findings.sorting = _train(centre, findings, "sort", sorting_weights(study), study.sort.strategy)
+    findings.agreed["sorting"] = fingerprint(findings.sorting)
 
 
 def segment(centre: Centre, findings: Findings) -> None:
@@ -87,6 +96,9 @@ def validate(centre: Centre, findings: Findings) -> None:
     """Judge the models on held-out patients and at hospitals that never trained."""
     study = centre.study
     sites = study.hospitals.validating
+    if findings.sorting:
+        answers = centre.answers("evaluate.sort", sites, findings.agreed, findings.sorting)
+        _collect(findings, answers)
     if findings.segmentation:
         answers = centre.answers("evaluate.segment", sites, findings.agreed, findings.segmentation)
         _collect(findings, answers)
@@ -114,6 +126,7 @@ def validate(centre: Centre, findings: Findings) -> None:
 
 STAGES = {
     "survey": survey,
+    "sort": sort,
     "segment": segment,
     "measure": measure,
     "regression": regression,
@@ -142,7 +155,12 @@ def _train(
     centre: Centre, findings: Findings, stage: Stage, arrays: Arrays, strategy: Strategy
 ) -> Arrays:
     study = centre.study
-    section = study.segment if stage == "segment" else study.prognosis
+    sections: dict[Stage, Sorting | Segmentation | Prognosis] = {
+        "sort": study.sort,
+        "segment": study.segment,
+        "prognosis": study.prognosis,
+    }
+    section = sections[stage]
     sites = study.hospitals.train
     centre.progress.step(stage, 0, section.rounds)
     trained, findings.history[stage] = run_rounds(

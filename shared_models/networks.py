@@ -9,6 +9,7 @@ from torch import nn
 from protocol.errors import ConfigError
 from shared_models.fcn import FCN
 from shared_models.prognosis import Prognosis
+from shared_models.sorting import Sorting
 from shared_models.tabular import Tabular
 from shared_models.unet import UNet
 
@@ -17,6 +18,7 @@ __all__ = ["NETWORKS", "build"]
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fcn": FCN,
     "prognosis": Prognosis,
+    "sorting": Sorting,
     "tabular": Tabular,
     "unet": UNet,
 }

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import yaml
 
-from protocol.config import Hospitals, Segmentation, Study
+from protocol.config import Hospitals, Segmentation, Sorting, Study
 from protocol.survival_config import Prognosis
 from protocol.training_config import Strategy
 from sim.pooled import make_pooled
@@ -20,7 +20,7 @@ __all__ = ["Arm", "Comparator", "make_arms"]
 
 Comparator = Literal["pooled", "local"]
 POOLED = "pooled"
-Section = TypeVar("Section", Segmentation, Prognosis)
+Section = TypeVar("Section", Sorting, Segmentation, Prognosis)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def _arm(
             update={
                 "name": f"{study.name}-{suffix}"[:64],
                 "hospitals": hospitals,
+                "sort": _alone(study.sort),
                 "segment": _alone(study.segment),
                 "prognosis": _alone(study.prognosis),
                 # Designs and subgroups are of the federated models.

@@ -14,9 +14,11 @@ __all__ = ["Watch", "bars"]
 REFRESH_S = 0.3
 LABELS = {
     "query.survey": "survey",
+    "sort": "sort: rounds",
     "segment": "segment: rounds",
     "query.measure": "measure",
     "prognosis": "prognosis: rounds",
+    "evaluate.sort": "validate sorting",
     "evaluate.segment": "validate segmentation",
     "query.scores": "agree risk groups",
     "evaluate.prognosis": "validate prognosis",

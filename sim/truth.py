@@ -1,7 +1,8 @@
 """What the phantom knows and no client may read: one JSON file a hospital, beside the hospitals."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ __all__ = [
     "HospitalTruth",
     "PatientTruth",
     "SeriesTruth",
+    "num_right",
     "oracle_concordance",
     "read_series",
     "read_truth",
@@ -129,6 +131,11 @@ def read_truth(out_dir: Path, hospital: str) -> HospitalTruth:
         raise DataError(
             f"truth/{hospital}.json cannot be read as a phantom's truth; make the hospitals again."
         ) from error
+
+
+def num_right(found: Iterable[SeriesTruth], truth: Iterable[SeriesTruth]) -> int:
+    """Return how many entries of ``found`` are true; each true entry counts once."""
+    return sum((Counter(found) & Counter(truth)).values())
 
 
 def write_series(path: Path, series: Sequence[SeriesTruth]) -> None:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from client.cohort import Patient
+from sim.config import PhantomConfig
+from sim.hospitals import make_hospitals
 
 # The same examples in every run, and no clock: a busy machine must not fail a law.
 settings.register_profile(
@@ -17,6 +19,20 @@ settings.register_profile(
 settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+WHOLE = ("siemens", "philips", "ge", "canon")
+
+
+@pytest.fixture(scope="session")
+def whole_examinations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small hospital a vendor, with every sequence and view, and the truth of each series."""
+    out = tmp_path_factory.mktemp("whole")
+    images = {"cine_frames": 8, "matrix_px": 64, "sublevels": 1, "all_sequences": True}
+    sites = [{"name": name, "num_patients": 2, "vendors": {name: 1}} for name in WHOLE]
+    config = PhantomConfig.model_validate({"hospitals": sites, "images": images})
+    make_hospitals(config, out, seed=7)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,8 @@ class Frame:
         Series description, protocol and sequence name, lower case; for sorting, never stored.
     rr_ms : float
         Length of a heart beat while the frame was acquired, as stated; NaN where it is not.
+    person : bytes
+        Digest of birth date and sex, to tell two persons under one number; never stored.
     """
 
     patient_id: str
@@ -76,6 +78,7 @@ class Frame:
     pixels: Pixels
     rr_ms: float = math.nan
     tags: Tags = NO_TAGS
+    person: bytes = b""
 
     @property
     def along_row(self) -> np.ndarray:

@@ -4,6 +4,7 @@ Only the fields of `Frame` are ever read; nothing else of a file enters the prog
 can leave it. Classic files give one frame, enhanced multi-frame files one per frame.
 """
 
+import hashlib
 import math
 import struct
 from pathlib import Path
@@ -45,6 +46,8 @@ UNREADABLE = (
 )
 
 CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
+# Screenshots and scanned paper, in one frame or many, grey or colour.
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MAX_FRAME_PIXELS = 2048 * 2048
 MAX_FRAMES = 20_000
 
@@ -67,12 +70,15 @@ KEYWORDS = (
     "Manufacturer",
     "NominalInterval",
     "NumberOfFrames",
+    "PatientBirthDate",
     "PatientID",
+    "PatientSex",
     "PerFrameFunctionalGroupsSequence",
     "PixelRepresentation",
     "PixelSpacing",
     "ProtocolName",
     "PulseSequenceName",
+    "RecognizableVisualFeatures",
     "RepetitionTime",
     "RescaleIntercept",
     "RescaleSlope",
@@ -186,8 +192,12 @@ def _syntax(dataset: Dataset) -> str:
 def _frames(dataset: Dataset, offset: int, path: Path) -> tuple[Frame, ...] | str:
     raw = _Raw(dataset)
     sop_class = raw.word("SOPClassUID")
+    if sop_class == SECONDARY_CAPTURE or sop_class.startswith(f"{SECONDARY_CAPTURE}."):
+        return "secondary capture, which may show text"
     if sop_class not in (CLASSIC_MR, ENHANCED_MR):
         return "not an MR image"
+    if raw.word("RecognizableVisualFeatures") == "YES":
+        return "recognizable features in the pixels"
     if raw.word("BurnedInAnnotation") == "YES":
         return "text burned into the pixels"
     if raw.short("SamplesPerPixel", 1) != 1:
@@ -250,6 +260,7 @@ def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixel
         pixels=pixels,
         rr_ms=_rr_ms(raw),
         tags=read_tags(raw.words),
+        person=_person(raw.word("PatientBirthDate"), raw.word("PatientSex")),
     )
 
 
@@ -259,6 +270,13 @@ def _rr_ms(raw: _Raw) -> float:
     if interval > 0:
         return interval
     return 60_000.0 / rate if rate > 0 else math.nan
+
+
+def _person(birth_date: str, sex: str) -> bytes:
+    # Where either is empty, as in a study made anonymous, nothing can be told.
+    if not (birth_date and sex):
+        return b""
+    return hashlib.sha256(f"{birth_date}/{sex.upper()}".encode()).digest()[:8]
 
 
 def _pixel_offset(stream: BinaryIO, syntax: str) -> int:

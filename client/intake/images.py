@@ -16,7 +16,7 @@ from client.intake.headers import UNREADABLE
 from client.intake.stacks import StackPlan
 from protocol.errors import DataError
 
-__all__ = ["decode", "decode_planes", "moved"]
+__all__ = ["decode", "decode_planes", "moved", "read_plane"]
 
 DTYPES = {(8, False): "u1", (8, True): "i1", (16, False): "<u2", (16, True): "<i2"}
 
@@ -73,6 +73,19 @@ def decode_planes(
             _read_plane(frame, plane, use)
             plane[:] = moved(plane, shift)
     _refuse_odd_values(out)
+    return out
+
+
+def read_plane(frame: Frame, decoder: Decoder) -> np.ndarray:
+    """Read one frame in the scanner's physical values, float32 (Y, X).
+
+    Raises
+    ------
+    DataError
+        If its pixels are missing, damaged or cannot be decoded.
+    """
+    out = np.empty((frame.rows, frame.cols), dtype=np.float32)
+    _read_plane(frame, out, decoder)
     return out
 
 

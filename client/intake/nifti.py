@@ -9,18 +9,16 @@ suffix ``_gt`` is allowed), or one ``NUMBER.nii.gz`` with all cardiac phases.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from client.intake.headers import UNREADABLE
-from client.intake.stacks import StackPlan
+from client.intake.nifti_file import open_nifti
 from client.intake.walking import files_below
 from client.masks import Labelled, map_labels, pick_phases
 from protocol.errors import DataError
 
-__all__ = ["index_nifti", "onto_grid", "read_nifti"]
+__all__ = ["RAS_TO_LPS", "Grid", "index_nifti", "onto_grid", "read_nifti"]
 
 NAME = re.compile(
     r"^(?P<patient>.+?)(?:_(?:(?P<phase>ed|es)|frame(?P<frame>\d+)))?(?:_gt)?\.nii(?:\.gz)?$",
@@ -28,6 +26,20 @@ NAME = re.compile(
 )
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GRID_TOLERANCE_PX = 0.25
+
+
+class Grid(Protocol):
+    """A cine's grid.
+
+    Shape (T, Z, Y, X), the affine of (column, row, slice, 1) to LPS mm, and the phase of ED.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def affine(self) -> np.ndarray: ...
+    @property
+    def diastole(self) -> int: ...
 
 
 def index_nifti(folder: Path) -> tuple[dict[str, list[Path]], int]:
@@ -45,7 +57,7 @@ def index_nifti(folder: Path) -> tuple[dict[str, list[Path]], int]:
     return by_patient, others
 
 
-def onto_grid(values: np.ndarray, affine_ras: np.ndarray, plan: StackPlan) -> np.ndarray:
+def onto_grid(values: np.ndarray, affine_ras: np.ndarray, plan: Grid) -> np.ndarray:
     """Bring NIfTI voxels (columns, rows, slices) to the cine's (Z, Y, X).
 
     Parameters
@@ -79,7 +91,7 @@ def onto_grid(values: np.ndarray, affine_ras: np.ndarray, plan: StackPlan) -> np
 
 def read_nifti(
     paths: Sequence[Path],
-    plan: StackPlan,
+    plan: Grid,
     convention: Mapping[int, str],
     systole_phase: int,
 ) -> Labelled:
@@ -99,12 +111,8 @@ def read_nifti(
     by_phase: dict[int, np.ndarray] = {}
     num_phases = plan.shape[0]
     for path in paths:
-        try:
-            image = nibabel.load(path)
-            values = np.rint(np.asarray(image.dataobj)).astype(np.int16)
-            affine = np.asarray(image.affine, dtype=float)
-        except (*UNREADABLE, ImageFileError) as error:
-            raise DataError("mask file is damaged") from error
+        values, affine = open_nifti(path)
+        values = np.rint(values).clip(-1, 32_767).astype(np.int16)
         if values.ndim == 4:
             for t, volume in _phases(values, plan, systole_phase):
                 by_phase[t] = map_labels(onto_grid(volume, affine, plan), convention)
@@ -127,9 +135,7 @@ def read_nifti(
     return pick_phases(by_phase)
 
 
-def _phases(
-    values: np.ndarray, plan: StackPlan, systole_phase: int
-) -> list[tuple[int, np.ndarray]]:
+def _phases(values: np.ndarray, plan: Grid, systole_phase: int) -> list[tuple[int, np.ndarray]]:
     num_phases = plan.shape[0]
     if values.shape[3] == 2 and num_phases != 2:
         return [(plan.diastole, values[..., 0]), (systole_phase, values[..., 1])]

@@ -26,7 +26,7 @@ from client.intake.views import (
     view_of,
 )
 
-__all__ = ["UNSURE_BELOW", "Part", "sort_parts"]
+__all__ = ["KINDS", "UNSURE_BELOW", "Overrides", "Part", "sort_parts"]
 
 # Below it a part is unsure: a network or a person decides.
 UNSURE_BELOW = 0.7
@@ -51,7 +51,7 @@ class Part:
     frames : tuple of Frame
         Parallel planes of one grid.
     sequence, view : str
-        Of `client.intake.sequences.SEQUENCES` and `client.intake.views.VIEWS`.
+        Of `protocol.series.SEQUENCES` and `VIEWS`.
     confidence : float
         In [0, 1]; of the less sure of the two.
     reason : str
@@ -98,10 +98,14 @@ class _Cut:
 Overrides = Mapping[tuple[str, int], Override]
 
 
+def _place(frame: Frame) -> tuple[str, tuple[float, ...], str, int]:
+    return frame.series_uid, frame.orientation, frame.sop_uid, frame.frame_index
+
+
 def _cut(frames: Iterable[Frame]) -> list[_Cut]:
     """Cut every series where kind, orientation or grid change; order and numbers are stable."""
     by_series: dict[str, dict[tuple[str, ...], list[list[Frame]]]] = {}
-    for frame in sorted(frames, key=lambda f: (f.series_uid, f.orientation, f.sop_uid)):
+    for frame in sorted(frames, key=_place):
         kind = tuple(sorted(KINDS & set(frame.image_type)))
         families = by_series.setdefault(frame.series_uid, {}).setdefault(kind, [])
         for family in families:

@@ -1,24 +1,26 @@
 """DICOM SEG: whose mask, of which image, in which segment; read once, mapped by referenced image.
 
 A mask is never placed by slice order or file name: each of its planes names the image it was drawn
-on, and must lie where that image lies.
+on, and must lie in that image's plane. Where its grid is another (a finer one, or a part of the
+image), it is brought onto the image's by the rule of `client.intake.mask_planes`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from client.intake.drawn import Drawn, by_phase, places
 from client.intake.frame import Frame
 from client.intake.headers import UNREADABLE
-from client.intake.images import moved
-from client.intake.phases import cyclic_distance
+from client.intake.mask_planes import PlaneGrid, sample_onto
+from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from client.intake.walking import files_below
-from client.masks import Labelled, map_labels, pick_phases
+from client.masks import Labelled, map_labels
 from protocol.errors import DataError
 
 __all__ = ["index_segmentations", "read_segmentations"]
@@ -26,26 +28,32 @@ __all__ = ["index_segmentations", "read_segmentations"]
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 POSITION_TOLERANCE_MM = 1.0
-
-# Canonical labels (Y, X) by (acquired slice, frame of its cycle).
-Drawn = dict[tuple[int, int], np.ndarray]
+MAX_VOXELS, ALWAYS_VOXELS, MAX_UNFOLDING = 1 << 30, 1 << 26, 1600
 
 
-def index_segmentations(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Return the SEG files below a folder by patient number, and how many files are no SEG."""
+def index_segmentations(
+    folder: Path, classes: Collection[str] = (SEGMENTATION, LABEL_MAP)
+) -> tuple[dict[str, list[Path]], int]:
+    """Return the SEG files (or those of other classes) below a folder by patient number.
+
+    Also returns how many files are none.
+    """
     by_patient: dict[str, list[Path]] = {}
     others = 0
     for path in map(Path, files_below(folder)):
         if path.is_symlink() or not path.is_file():
             continue
         try:
-            with quietly():
+            with open_dicom(path, bare=True) as (stream, is_bare, _), quietly():
                 dataset = dcmread(
-                    path, stop_before_pixels=True, specific_tags=["SOPClassUID", "PatientID"]
+                    stream,
+                    stop_before_pixels=True,
+                    specific_tags=["SOPClassUID", "PatientID"],
+                    force=is_bare,
                 )
-            is_segmentation = dataset.get("SOPClassUID") in (SEGMENTATION, LABEL_MAP)
+            is_segmentation = dataset.get("SOPClassUID") in classes
             patient = str(dataset.get("PatientID") or "").strip()
-        except UNREADABLE:
+        except (DataError, *UNREADABLE):
             is_segmentation, patient = False, ""
         if is_segmentation and patient:
             by_patient.setdefault(patient, []).append(path)
@@ -74,11 +82,7 @@ def read_segmentations(
         If a mask is on another grid than its image, refers to no image of the cine, has segments
         that are not mapped, or fewer than two phases are labelled.
     """
-    place = {
-        (frame.sop_uid, frame.frame_index): (a, j)
-        for a, cycle in enumerate(plan.cycles)
-        for j, frame in enumerate(cycle.frames)
-    }
+    place = places(plan)
     drawn: Drawn = {}
     for path in paths:
         try:
@@ -89,7 +93,7 @@ def read_segmentations(
             raise DataError("mask file is damaged") from error
     if not drawn:
         raise DataError("mask refers to no image of the short-axis cine")
-    return _by_phase(drawn, plan)
+    return by_phase(drawn, plan)
 
 
 def _add(
@@ -100,11 +104,9 @@ def _add(
     drawn: Drawn,
 ) -> None:
     """Add one SEG file's planes to ``drawn``."""
-    rows, cols = plan.shape[2:]
+    _check_size(dataset)
     pixels = dataset.pixel_array
-    if pixels.shape[-2:] != (rows, cols):
-        raise DataError("mask on another grid than its images")
-    planes = pixels.reshape(-1, rows, cols)
+    planes = pixels.reshape(-1, *pixels.shape[-2:])
     is_map = dataset.SOPClassUID == LABEL_MAP
     threshold = 1.0
     if str(dataset.get("SegmentationType", "")) == "FRACTIONAL":
@@ -114,10 +116,13 @@ def _add(
         at = _place_of(groups, shared, place)
         if at is None:
             continue
-        _check_position(groups, plan.cycles[at[0]].frames[at[1]])
-        labels = drawn.setdefault(at, np.zeros((rows, cols), dtype=np.uint8))
+        frame = plan.cycles[at[0]].frames[at[1]]
+        grid = _grid(groups, shared, frame, plane.shape)
+        labels = drawn.setdefault(at, np.zeros(plan.shape[2:], dtype=np.uint8))
         if is_map:
-            labels[:] = map_labels(plane, convention)
+            for value in np.unique(plane[plane > 0]):
+                label = map_labels(np.array([value]), convention)[0]
+                labels[_onto(plane == value, grid, frame)] = label
             continue
         segment = groups.get("SegmentIdentificationSequence") or shared.get(
             "SegmentIdentificationSequence"
@@ -125,65 +130,8 @@ def _add(
         number = int(segment[0].ReferencedSegmentNumber)
         inside = plane >= threshold
         if inside.any():
-            labels[inside] = map_labels(np.array([number]), convention)[0]
-
-
-def _by_phase(drawn: Drawn, plan: StackPlan) -> Labelled:
-    """Gather planes into phases, and pick ED and ES among them."""
-    centres, chosen = _groups(drawn, plan)
-    by_group: dict[int, np.ndarray] = {}
-    for (group, a), j in chosen.items():
-        volume = by_group.setdefault(group, np.zeros(plan.shape[1:], dtype=np.uint8))
-        volume[plan.slices[a]] = moved(drawn[a, j], plan.shift_px[a], outside=0)
-    picked = pick_phases(by_group)
-    common = np.array(plan.phases)
-    phases = [int(cyclic_distance(common, centres[group]).argmin()) for group in picked.phases]
-    if phases[0] == phases[1]:
-        raise DataError("mask whose phases are one phase of the cine")
-    drawn_on = {
-        (p, a): plan.cycles[a].frames[j]
-        for (group, a), j in chosen.items()
-        for p in (0, 1)
-        if group == picked.phases[p] and not _shown(plan, phases[p], a, j)
-    }
-    return Labelled(picked.labels, (phases[0], phases[1]), drawn_on)
-
-
-def _groups(drawn: Drawn, plan: StackPlan) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
-    """Gather planes: those of one slice apart, of different slices with the nearest in phase.
-
-    An expert may take end-systole from one frame in most slices and from the next in another; all
-    of them are end-systole.
-
-    Returns
-    -------
-    centres : ndarray
-        Phase of each group, that of the slice with most planes.
-    chosen : dict
-        (group, acquired slice) to the frame of its cycle that was drawn on.
-    """
-    of_slice: dict[int, list[int]] = {}
-    for (a, j), labels in sorted(drawn.items()):
-        if labels.any():
-            of_slice.setdefault(a, []).append(j)
-    if not of_slice:
-        raise DataError("mask at fewer than two cardiac phases")
-    fullest = max(of_slice, key=lambda a: len(of_slice[a]))
-    centres = plan.cycles[fullest].phases[of_slice[fullest]]
-    chosen: dict[tuple[int, int], int] = {}
-    nearest: dict[tuple[int, int], float] = {}
-    for a, frames in of_slice.items():
-        for j in frames:
-            away = cyclic_distance(plan.cycles[a].phases[j], centres)
-            at = (int(away.argmin()), a)
-            if float(away.min()) < nearest.get(at, 1.0):
-                chosen[at], nearest[at] = j, float(away.min())
-    return centres, chosen
-
-
-def _shown(plan: StackPlan, t: int, a: int, j: int) -> bool:
-    blend = plan.blends[a]
-    return bool(blend.weight[t] == 0 and blend.low[t] == j)
+            label = map_labels(np.array([number]), convention)[0]
+            labels[_onto(inside, grid, frame)] = label
 
 
 def _place_of(
@@ -200,10 +148,47 @@ def _place_of(
     return None
 
 
-def _check_position(groups: Dataset, frame: Frame) -> None:
-    position = groups.get("PlanePositionSequence")
-    if not position:
-        return
-    stated = np.array([float(x) for x in position[0].ImagePositionPatient])
-    if float(np.linalg.norm(stated - np.array(frame.position_mm))) > POSITION_TOLERANCE_MM:
+def _check_size(dataset: Dataset) -> None:
+    voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    stored = len(dataset.PixelData)
+    if voxels > MAX_VOXELS or voxels > max(ALWAYS_VOXELS, MAX_UNFOLDING * stored):
+        raise DataError("mask states an implausible size")
+
+
+def _onto(drawn: np.ndarray, grid: PlaneGrid | None, frame: Frame) -> np.ndarray:
+    return drawn if grid is None else sample_onto(drawn, grid, frame)
+
+
+def _grid(
+    groups: Dataset, shared: Dataset, frame: Frame, shape: tuple[int, ...]
+) -> PlaneGrid | None:
+    """Return where a plane lies; None where its pixels are the image's own."""
+
+    def stated(sequence: str, keyword: str) -> np.ndarray | None:
+        for source in (groups, shared):
+            items = source.get(sequence)
+            if items and items[0].get(keyword) is not None:
+                return np.array([float(x) for x in items[0].get(keyword)])
+        return None
+
+    position = stated("PlanePositionSequence", "ImagePositionPatient")
+    orientation = stated("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = stated("PixelMeasuresSequence", "PixelSpacing")
+    own_shape = shape == (frame.rows, frame.cols)
+    silent = orientation is None or spacing is None
+    if own_shape and silent and (position is None or _near(position, frame)):
+        return None
+    if position is None or orientation is None or spacing is None:
         raise DataError("mask on another grid than its images")
+    turned = not np.allclose(orientation, frame.orientation, atol=1e-3)
+    scaled = not np.allclose(spacing, frame.pixel_spacing_mm, rtol=1e-3)
+    if own_shape and not turned and not scaled and _near(position, frame):
+        return None
+    return PlaneGrid(
+        position, orientation[:3], orientation[3:], (float(spacing[0]), float(spacing[1]))
+    )
+
+
+def _near(position: np.ndarray, frame: Frame) -> bool:
+    away = float(np.linalg.norm(position - np.array(frame.position_mm)))
+    return away <= min(POSITION_TOLERANCE_MM, min(frame.pixel_spacing_mm) / 2)

@@ -16,20 +16,17 @@ import numpy as np
 
 from client.intake.frame import Frame
 from client.intake.views import Guess, body_view
+from protocol.series import SEQUENCES
 
-__all__ = ["SEQUENCES", "Timing", "sequence_of", "text_sequence", "text_view", "timing_of"]
-
-SEQUENCES = (
-    "cine",
-    "lge_magnitude",
-    "lge_psir",
-    "t1_map",
-    "t1_weighted",
-    "perfusion",
-    "flow",
-    "localizer",
-    "other",
-)
+__all__ = [
+    "OTHER_MAPS",
+    "PHASE_TYPES",
+    "Timing",
+    "sequence_of",
+    "text_sequence",
+    "text_view",
+    "timing_of",
+]
 
 PHASE_TYPES = {"P", "PHASE MAP", "VELOCITY", "PHASE"}
 T1_MAPS = {"T1 MAP", "T1_MAP", "T1MAP"}
@@ -49,7 +46,7 @@ WORDS: Mapping[str, re.Pattern[str]] = {
     ),
     "t1_map": re.compile(r"t1[ _-]?map"),
     "t1_weighted": re.compile(r"molli|sasha|t1w"),
-    "perfusion": re.compile(r"perf|first[ _-]?pass|(^|[ _])dyn"),
+    "perfusion": re.compile(r"perf|first[ _-]?pass"),
     "flow": re.compile(r"flow|velo|venc|phase[ _-]?contrast|(^|[ _])pc([ _-]|$)|(^|[ _])qf"),
     "other": re.compile(
         r"t2[ _-]?map|t2\*|t2star|tagg|(^|[ _])grid|ti[ _-]?scout|look[ _-]?l|ecv|haste|stir"

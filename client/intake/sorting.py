@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from client.intake.frame import Frame
 from client.intake.parts import Overrides, Part, sort_parts
 from client.intake.planes import alike, planes
+from client.intake.sequences import OTHER_MAPS, PHASE_TYPES, text_sequence
 from client.intake.views import LONG_AXIS_VIEWS
 
 __all__ = ["MIN_PLANES", "Sorted", "choose", "sort_study"]
@@ -51,8 +52,12 @@ class Sorted:
 
 def _nature(part: Part) -> str:
     """What a part may serve for: localizer, derived, late (psir) or anatomy."""
+    first = part.frames[0]
+    named = (
+        set(first.image_type) & (OTHER_MAPS | PHASE_TYPES) or text_sequence(first.text) == "other"
+    )
     still = len(planes(part.frames)) == len(part.frames)
-    if part.sequence == "other" and still and part.by == "rule":
+    if part.sequence == "other" and still and part.by == "rule" and not named:
         return "anatomy"
     return IMAGE_KIND.get(part.sequence, "derived")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 __all__ = [
     "LONG_AXIS_VIEWS",
-    "VIEWS",
+    "USUAL_AXIS",
     "Axes",
     "Guess",
     "body_view",
@@ -31,20 +31,6 @@ __all__ = [
     "view_of",
 ]
 
-# 2ch_rv is the two-chamber view of the right heart: parallel to 2ch, but beside the left ventricle.
-VIEWS = (
-    "sax",
-    "2ch",
-    "3ch",
-    "4ch",
-    "lvot",
-    "rvot",
-    "2ch_rv",
-    "axial",
-    "coronal",
-    "sagittal",
-    "other",
-)
 LONG_AXIS_VIEWS = ("2ch", "3ch", "4ch", "lvot", "rvot", "2ch_rv")
 
 # The left ventricle points left, forwards and down in every patient: the mean of the short-axis
@@ -172,7 +158,9 @@ def view_of(normal: np.ndarray, centre_mm: np.ndarray, axes: Axes, *, moving: bo
         return Guess("sax", certain, f"{tilt:.0f} degrees from the short axis")
     offset = septal_offset_mm(normal, centre_mm, axes)
     sagittal = moving and abs(normal[0]) > SAGITTAL_COSINE
-    if sagittal and offset > OUTFLOW_MM and tilt > SHORT_AXIS_DEG + 20:
+    # A steep heart's own two-chamber view is near sagittal too, but holds the long axis.
+    beside = tilt < LONG_AXIS_DEG + 5 or offset > RIGHT_HEART_MM
+    if sagittal and beside and offset > OUTFLOW_MM and tilt > SHORT_AXIS_DEG + 20:
         certain = min(sure(offset - OUTFLOW_MM, 10.0), 0.9) * axes.confidence
         return Guess("rvot", certain, f"near sagittal, {offset:.0f} mm to the right of the LV axis")
     body = body_view(normal, BODY_COSINE)

@@ -8,7 +8,11 @@ from server.results import Results
 
 __all__ = ["training_figure"]
 
-TITLES = {"segment": "Segmentation: Dice + cross-entropy", "prognosis": "Prognosis: survival loss"}
+TITLES = {
+    "sort": "Sorting: cross-entropy",
+    "segment": "Segmentation: Dice + cross-entropy",
+    "prognosis": "Prognosis: survival loss",
+}
 
 
 def training_figure(results: Results) -> Markup | None:

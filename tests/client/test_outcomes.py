@@ -73,3 +73,65 @@ def test_a_wrong_unit_is_caught_by_its_values(tmp_path: Path) -> None:
 def test_a_covariate_that_is_no_number_names_the_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: covariate age holds a value that is not"):
         _read(tmp_path, "id,fu,ev,age\nA1,1,0,sixty\n", AGE)
+
+
+DATES = Outcomes.model_validate(
+    {
+        "path": "outcomes.csv",
+        "patient": "id",
+        "dates": {"cmr": "scan", "last_contact": "seen", "event": "died", "order": "dmy"},
+    }
+)
+
+
+def _dated(folder: Path, cells: str, order: str = "dmy") -> OutcomeTable:
+    path = folder / "outcomes.csv"
+    path.write_text(f"id;scan;seen;died\n{cells}\n", encoding="utf-8")
+    assert DATES.dates is not None
+    dates = DATES.dates.model_copy(update={"order": order})
+    return read_outcomes(path, DATES.model_copy(update={"dates": dates}), {})
+
+
+def test_dates_become_intervals_and_are_not_kept(tmp_path: Path) -> None:
+    cells = (
+        "A;01.03.2019;01.03.2020;\nB;1.3.2019;31.12.2020;01.03.2021\nC;01.03.2019;;\nD;;1.1.2020;"
+    )
+    table = _dated(tmp_path, cells)
+    # 366 days hold the 29 February 2020; 731 days are two years and the leap day.
+    assert table.rows["A"].months == pytest.approx(366 / 30.436875)
+    assert table.rows["A"].event == 0
+    assert table.rows["B"].months == pytest.approx(731 / 30.436875)
+    assert table.rows["B"].event == 1
+    assert [table.rows[who].event for who in "CD"] == [-1, -1]
+    assert "2019" not in repr(table) and "datetime" not in repr(table)
+
+
+@pytest.mark.parametrize(("order", "cell"), [("ymd", "2019-03-02"), ("ymd", "20190302"),
+    ("mdy", "03/02/2019"), ("dmy", "2.3.2019"), ("ymd", "2019-03-02 00:00:00")])  # fmt: skip
+def test_one_day_in_every_order(tmp_path: Path, order: str, cell: str) -> None:
+    assert _dated(tmp_path, f"A;{cell};{cell};", order).rows["A"].months == 0.0
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        ("A;03.31.2019;01.03.2020;", "line 2: a date is not written as outcomes.dates.order"),
+        ("A;1.3.19;01.03.2020;", "line 2: a date is not written"),
+        ("A;about Easter 1933;01.03.2020;", "line 2: a date is not written"),
+        ("A;01.03.2019;01.03.2018;", "line 2: follow-up ends before the CMR"),
+    ],
+)
+def test_a_wrong_date_is_not_quoted(tmp_path: Path, cells: str, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence) as caught:
+        _dated(tmp_path, cells)
+    assert not any(part in caught.value.sentence for part in ("2019", "2018", "1.3", "1933"))
+
+
+def test_dates_and_months_exclude_each_other() -> None:
+    for wrong in (
+        {"path": "a", "patient": "b"},
+        {"path": "a", "patient": "b", "months": "c"},
+        DATES.model_dump() | {"months": "c", "event": "d"},
+    ):
+        with pytest.raises(ValueError, match="dates"):
+            Outcomes.model_validate(wrong)

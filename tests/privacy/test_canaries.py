@@ -29,8 +29,8 @@ from sim.hospitals import make_hospitals
 from sim.simulation import load_simulation
 
 QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick.yaml"
-MARK, MARKED_DATE, MARKED_ROOT = "ZQXMARK", "19330317", "1.2.826.0.1.7777777"
-MARKS = [MARK.encode(), MARK.lower().encode(), MARKED_DATE.encode(), b"1933-03-17", b"7777777"]
+MARK, MARKED_DATE, MARKED_ROOT = "ZQXMARK", "19330317", "1.2.826.0.1.7310953"
+MARKS = [MARK.encode(), MARK.lower().encode(), MARKED_DATE.encode(), b"1933-03-17", b"0.1.7310953"]
 TEXTS = {"LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE"}
 NAMES = (
     "PatientName",
@@ -226,7 +226,7 @@ def test_a_foreign_exception_leaves_its_text_nowhere(
         raise RuntimeError(f"could not read /data/{MARK}/{MARKED_DATE}.dcm")
 
     study, sites = marked
-    monkeypatch.setattr("client.hospital.load_cohort", stumble)
+    monkeypatch.setattr("client.hospital._cohort", stumble)
     grid = ListeningGrid(sites)
     with pytest.raises(ConcorsError):
         run_study(grid, study.model_copy(update={"seed": 77}), tmp_path / "run")

@@ -278,6 +278,7 @@ def test_records_convert_back(made: Path, vendor: str) -> None:
     assert {row[site.outcomes.patient] for row in rows} == set(truth)
     for row in rows:
         patient = truth[row[site.outcomes.patient]]
+        assert site.outcomes.months is not None and site.outcomes.event is not None
         assert float(row[site.outcomes.months].replace(",", ".")) == patient.months
         assert int(row[site.outcomes.event]) == patient.event
         for name, entry in site.covariates.items():
