@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.intake.drawn import by_phase
 from client.intake.frame import Frame, Pixels
 from client.intake.images import decode, moved
 from client.intake.phases import common_phases, cycle_of, cyclic_distance, onto_phases
-from client.intake.segmentations import _by_phase
 from client.intake.stacks import StackLimits, plan_stack
 from client.quality import QualityLimits
 from protocol.errors import DataError
@@ -217,7 +217,7 @@ def test_end_systole_may_be_another_frame_in_another_slice(written: Written) -> 
             labels = np.zeros((SIZE, SIZE), np.uint8)
             labels[:size, :size] = 1
             drawn[a, j] = labels
-    labelled = _by_phase(drawn, plan)
+    labelled = by_phase(drawn, plan)
     assert labelled.phases == (0, 8)
     assert (labelled.labels[1] == 1).sum(axis=(1, 2)).tolist() == [16] * 6
     (at,) = labelled.drawn_on
