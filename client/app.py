@@ -144,6 +144,24 @@ def train_prognosis(message: Message, context: Context) -> Message:
     return _train(message, context, train_round)
 
 
+@app.train("gradient")
+@guarded
+def train_gradient(message: Message, context: Context) -> Message:
+    """The hospital's share of the gradient of a pooled Cox likelihood."""
+    from client.risk_sets import gradient_round
+
+    return _train(message, context, gradient_round)
+
+
+@app.query("risk_sets")
+@guarded
+def risk_sets(message: Message, context: Context) -> Message:
+    """Sums over the risk sets of a common grid at given weights."""
+    from client.risk_sets import answer
+
+    return _answer(message, context, answer)
+
+
 @app.query("scores")
 @guarded
 def scores(message: Message, context: Context) -> Message:
@@ -160,6 +178,15 @@ def evaluate_prognosis(message: Message, context: Context) -> Message:
     from client.prognosis_validation import validate
 
     return _answer(message, context, validate)
+
+
+@app.evaluate("causes")
+@guarded
+def evaluate_causes(message: Message, context: Context) -> Message:
+    """Each cause's incidence, seen and predicted, of a network of competing risks."""
+    from client.causes import judge
+
+    return _answer(message, context, judge)
 
 
 @app.evaluate("weighted")

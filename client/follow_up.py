@@ -40,8 +40,8 @@ def parse_months(cell: str, place: str) -> float:
     return months
 
 
-def parse_event(cell: str, place: str) -> int:
-    """Return 0 or 1; -1 for an empty cell.
+def parse_event(cell: str, causes: int, place: str) -> int:
+    """Return 0, or a kind of event from 1 to ``causes``; -1 for an empty cell.
 
     Raises
     ------
@@ -50,8 +50,13 @@ def parse_event(cell: str, place: str) -> int:
     """
     if not cell:
         return NO_EVENT_KNOWN
-    if cell not in {"0", "1", "0.0", "1.0"}:
-        raise DataError(f"{place}: the event is neither 0 nor 1; recode it (1 = event).")
+    known = [str(code) for code in range(causes + 1)]
+    if cell.removesuffix(".0") not in known:
+        codes = "neither 0 nor 1" if causes == 1 else f"no whole number from 0 to {causes}"
+        raise DataError(
+            f"{place}: the event is {codes}; recode it (1 = event), or set outcomes.causes in "
+            "site.yaml where further numbers are competing events."
+        )
     return int(cell[0])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client.hospital import Hospital
 from client.prediction import network_outputs, predicted_survival
-from client.survey import validation_patients
+from client.survey import had_event, validation_patients
 from protocol.evaluation import EvaluationPlan, Role
 from protocol.payload import Question
 from protocol.stats.sums import FloatArray
@@ -52,7 +52,8 @@ class Judged:
             "external" if hospital.name in question.study.hospitals.external else "train",
             tuple(patient.key for patient in patients),
             np.array([patient.months for patient in patients]),
-            np.array([float(patient.event) for patient in patients]),
+            # With competing risks the network's S is that of an event of any kind.
+            np.array([float(had_event(patient, question.study)) for patient in patients]),
             network_outputs(hospital, question, patients),
         )
 

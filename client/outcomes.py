@@ -20,7 +20,9 @@ __all__ = ["NO_EVENT_KNOWN", "OutcomeRow", "OutcomeTable", "read_outcomes"]
 
 @dataclass(frozen=True)
 class OutcomeRow:
-    """Follow-up (months; NaN if unknown), event (0, 1; -1 if unknown), canonical covariates.
+    """Follow-up (months; NaN if unknown), event, canonical covariates.
+
+    ``event`` is 0 censored, 1 the event, 2 and more a competing one, -1 unknown.
 
     ``start_months`` is when observation began (0 without left truncation), ``held_out`` whether the
     hospital keeps the patient aside in every study (``None``: it leaves that to the study).
@@ -57,7 +59,7 @@ def _follow_up(
 ) -> tuple[float, int]:
     if columns.dates is None:
         months = parse_months(row[at["months"]].strip(), place)
-        return months, parse_event(row[at["event"]].strip(), place)
+        return months, parse_event(row[at["event"]].strip(), columns.causes, place)
     cells = [row[at[f"dates.{key}"]].strip() for key in ("cmr", "last_contact", "event")]
     return from_dates(cells[0], cells[1], cells[2], columns.dates.order, place)
 
@@ -101,8 +103,8 @@ def read_outcomes(
     DataError
         If the file or a column is missing, the file is too large, a patient stands twice, a time is
         negative or neither a number nor a date, follow-up starts no earlier than it ends, an event
-        is not 0 or 1, a covariate is not a number, or most values of a covariate are implausible in
-        the unit that is stated.
+        is not of ``columns.causes``, a covariate is not a number, or most values of a covariate are
+        implausible in the unit that is stated.
     """
     header, rows = read_table(path)
     file = path.name

@@ -10,11 +10,12 @@ from client.cohort import Patient
 from client.hospital import Hospital
 from client.prognosis import prognosis_inputs
 from protocol.payload import Question
-from shared_models.heads import choose_head
+from shared_models.heads import Head, choose_head
+from shared_models.heads.relative_hazard import with_baseline
 from shared_models.networks import build
 from shared_models.weights import from_arrays
 
-__all__ = ["network_outputs", "predicted_risk", "predicted_survival"]
+__all__ = ["network_outputs", "predicted_risk", "predicted_survival", "predicting_head"]
 
 
 def network_outputs(hospital: Hospital, question: Question, patients: list[Patient]) -> Tensor:
@@ -32,19 +33,33 @@ def network_outputs(hospital: Hospital, question: Question, patients: list[Patie
     return outputs.double()
 
 
+def predicting_head(question: Question) -> Head:
+    """Return the study's head, with the baseline hazard all hospitals agreed on where it needs one.
+
+    Raises
+    ------
+    ConfigError
+        If it needs one and ``agreed["baseline"]`` is missing or no hazard.
+    """
+    head, baseline = choose_head(question.study.prognosis.head), question.agreed.get("baseline")
+    if not head.needs_baseline or not isinstance(baseline, dict):
+        return head
+    return with_baseline(head, baseline["grid_months"], baseline["hazard"])
+
+
 def predicted_risk(question: Question, outputs: Tensor) -> np.ndarray:
     """Return each patient's predicted probability of the event by the agreed horizon, (N,)."""
     cuts, end = (
         torch.tensor(months, dtype=torch.float64)
         for months in (question.agreed["cuts_months"], [question.agreed["horizon_months"]])
     )
-    head = choose_head(question.study.prognosis.head)
+    head = predicting_head(question)
     return (1 - head.survival_at(outputs, cuts, end).squeeze(1)).numpy()
 
 
 def predicted_survival(question: Question, outputs: Tensor, months: Sequence[float]) -> np.ndarray:
     """Return each patient's predicted probability to be free of the event at M times, (N, M)."""
     cuts = torch.tensor(question.agreed["cuts_months"], dtype=torch.float64)
-    head = choose_head(question.study.prognosis.head)
+    head = predicting_head(question)
     times = torch.tensor(months, dtype=torch.float64)
     return head.survival_at(outputs, cuts, times).clamp(0, 1).numpy()

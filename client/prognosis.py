@@ -19,6 +19,7 @@ from client.control import open_control
 from client.hospital import Hospital
 from client.measure import load_measured
 from client.schedule import round_learning_rate
+from client.site import load_site
 from client.survey import covariate_matrix, has_outcome
 from client.training import train
 from protocol.config import Study
@@ -26,12 +27,19 @@ from protocol.errors import DataError
 from protocol.payload import TrainReply, TrainRequest
 from protocol.seeds import generator
 from shared_models.augment import augment_prognosis
-from shared_models.heads import choose_head
+from shared_models.heads import Head, choose_head
 from shared_models.networks import build
-from shared_models.objectives import prognosis_objective
+from shared_models.objectives import prognosis_objective, risk_set_objective
 from shared_models.weights import from_arrays, to_arrays
 
-__all__ = ["prognosis_inputs", "tabular_values", "train_round"]
+__all__ = [
+    "outcomes",
+    "prognosis_inputs",
+    "require_causes",
+    "tabular_values",
+    "train_round",
+    "training_patients",
+]
 
 CHANNELS = 3
 
@@ -58,6 +66,34 @@ def tabular_values(
     at = [study.prognosis.measurements.index(name) for name in measurements]
     rows = [measured.row[patient.key] for patient in patients]
     return np.concatenate([measured.values[rows][:, at], table], axis=1)
+
+
+def outcomes(patients: Sequence[Patient], head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Return months and events, (N,) each, as a head counts them.
+
+    With competing risks an event is its cause; for every other head it is the first kind alone,
+    and who had another is censored then.
+    """
+    months = np.array([patient.months for patient in patients], np.float64)
+    cause = np.array([patient.event for patient in patients], np.int64)
+    return months, cause if head.num_causes > 1 else (cause == 1).astype(np.int64)
+
+
+def require_causes(hospital: Hospital, num_causes: int) -> None:
+    """Refuse a hospital whose outcome table tells fewer kinds of event apart than the study.
+
+    Raises
+    ------
+    DataError
+    """
+    places = [hospital.directory / member for member in hospital.config.members]
+    for config in (load_site(place) for place in places) if places else (hospital.config,):
+        told = config.outcomes.causes if config.outcomes else 1
+        if told < num_causes:
+            raise DataError(
+                f"{config.name} tells {told} kind of event apart where the study has {num_causes}; "
+                "set outcomes.causes in its site.yaml if its event column has competing events."
+            )
 
 
 def prognosis_inputs(
@@ -99,18 +135,15 @@ def prognosis_inputs(
     }
 
 
-def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
-    """Train the survival network for one round on the hospital's own follow-up.
+def training_patients(hospital: Hospital) -> list[Patient]:
+    """Return whom the survival network is trained on.
 
     Raises
     ------
     DataError
         If fewer training patients than the hospital's ``min_cell`` have an outcome, or observation
         of some began after time zero.
-    TrainingError
-        If the loss is not finite.
     """
-    study, section = request.study, request.study.prognosis
     # Who was observed for no time at all has nothing to say about the hazard.
     patients = [patient for patient in has_outcome(hospital.training) if patient.months > 0]
     if len(patients) < hospital.config.min_cell:
@@ -123,22 +156,54 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
             f"{hospital.name} has patients who came under observation after time zero, and the "
             "network would count them as at risk before; use the regression stage instead."
         )
-    records = prognosis_inputs(hospital, study, request.agreed, patients)
-    months = np.array([patient.months for patient in patients])
-    event = np.array([patient.event for patient in patients])
+    return patients
+
+
+def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
+    """Train the survival network for one round on the hospital's own follow-up.
+
+    A Cox head sees all patients of the hospital in one batch (`Prognosis.max_risk_set` at most),
+    and its loss is divided by a number common to all hospitals. A hospital with fewer events than
+    its ``min_cell``, or none, sends the weights back as they came, with no event: they weigh
+    nothing.
+
+    Raises
+    ------
+    DataError
+        As `training_patients` and `require_causes`.
+    TrainingError
+        If the loss is not finite.
+    """
+    study, section = request.study, request.study.prognosis
+    require_causes(hospital, section.num_causes)
+    patients = training_patients(hospital)
     head = choose_head(section.head)
-    targets = head.targets(months, event, np.array(request.agreed["cuts_months"]))
+    months, event = outcomes(patients, head)
+    cuts = np.array(request.agreed["cuts_months"])
+    targets = head.targets(months, event, cuts)
+    events = int((event > 0).sum())
+    # A small count stays here, as in the survey; weighed by events, such a hospital weighs 0.
+    told = events if events >= hospital.config.min_cell else 0
+    if head.needs_baseline and not (told and (targets["event"] > 0).any()):
+        return TrainReply(dict(request.arrays), len(patients), 0)
+    records = prognosis_inputs(hospital, study, request.agreed, patients)
     records |= {name: torch.from_numpy(values) for name, values in targets.items()}
     augmented = section.training.augment and "measure" in study.stages
     model = build(section.network.name, section.network_options())
     from_arrays(model, request.arrays)
     control = open_control(hospital, request)
+    objective, options = partial(prognosis_objective, head=head), section.training
+    if head.needs_baseline:
+        objective = partial(
+            risk_set_objective, head=head, normaliser=request.agreed["events_per_hospital"]
+        )
+        options = options.model_copy(update={"batch_size": section.max_risk_set})
     summary = train(
         model,
         records,
-        partial(prognosis_objective, head=head),
-        section.training,
-        learning_rate=round_learning_rate(section.training, request.round_index, section.rounds),
+        objective,
+        options,
+        learning_rate=round_learning_rate(options, request.round_index, section.rounds),
         rng=generator(
             study.seed, "prognosis/train", round_index=request.round_index, site=hospital.name
         ),
@@ -148,14 +213,8 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         whole_batches=not head.decomposable,
     )
     arrays = to_arrays(model)
+    rate_sum = None
     if control is not None:
         control.settle(arrays, summary.rate_sum)
-    num_events = int(event.sum())
-    return TrainReply(
-        arrays=arrays,
-        num_patients=len(patients),
-        # A small count stays here, as in the survey; weighed by events, such a hospital weighs 0.
-        num_events=num_events if num_events >= hospital.config.min_cell else 0,
-        metrics={"loss": summary.mean_loss},
-        rate_sum=None if control is None else summary.rate_sum,
-    )
+        rate_sum = summary.rate_sum
+    return TrainReply(arrays, len(patients), told, {"loss": summary.mean_loss}, rate_sum)

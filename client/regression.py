@@ -10,6 +10,7 @@ import numpy as np
 
 from client.cohort import Patient
 from client.cox import grid_sums, stratified_sums
+from client.cox_folds import without_fold
 from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
 from client.imputation import Gaps, Step, complete, equations
@@ -21,6 +22,7 @@ from protocol.errors import DataError, PayloadError
 from protocol.evaluation import EvaluationPlan
 from protocol.payload import Answer, Question
 from protocol.stats import PairCounts
+from protocol.stats.cox import CoxSums
 from protocol.stats.cox_hazard import CoxHazard
 
 __all__ = ["answer", "baseline_risk", "judged_patients", "survival_table", "validate"]
@@ -49,7 +51,8 @@ def survival_table(
     return SurvivalTable.of(
         names,
         [patient.months for patient in rows],
-        [patient.event for patient in rows],
+        # Whoever had a competing event is censored then: the hazard is that of the event alone.
+        [int(patient.event == 1) for patient in rows],
         x,
         start_months=[patient.start_months for patient in rows],
     )
@@ -121,7 +124,7 @@ def _gaps(question: Question, known: list[Patient], x: np.ndarray) -> Gaps:
     months = [patient.months for patient in known]
     auxiliary = np.column_stack(
         [
-            np.array([float(patient.event) for patient in known]),
+            np.array([float(patient.event == 1) for patient in known]),
             np.interp(months, curve["months"], curve["cumulative"]),
         ]
     )
@@ -153,7 +156,8 @@ def answer(hospital: Hospital, question: Question) -> Answer:
         ``agreed["cox"]``: ``want`` (``"sums"``, ``"residuals"``, ``"equations"`` or
         ``"concordance"``), ``beta``, ``grid_months`` (empty for the stratified form),
         ``indicators``, for residuals of a pooled fit ``hazard``, for multiple imputation ``curve``
-        and ``impute`` (`client.imputation`), and ``replicate`` of a bootstrap (`client.optimism`).
+        and ``impute`` (`client.imputation`), ``replicate`` of a bootstrap (`client.optimism`) and
+        the ``fold`` a cross-validation leaves out (`client.cox_folds`).
 
     Returns
     -------
@@ -180,7 +184,11 @@ def answer(hospital: Hospital, question: Question) -> Answer:
         return _equations(hospital, question, list(everyone))
     if asked["want"] == "concordance":
         return concordance(hospital, question, table)
-    table = resampled(hospital, question, table)
+    table = without_fold(hospital, question, resampled(hospital, question, table))
+    if not len(table):
+        # The hospital as a whole is what this fold leaves out.
+        nobody = CoxSums.empty(table.names, np.asarray(asked["beta"], np.float64), section.ties)
+        return Answer({"sums": nobody.to_dict()})
     if asked["want"] == "residuals":
         if pooled:
             hazard = CoxHazard.from_dict(asked["hazard"])

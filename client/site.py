@@ -118,6 +118,9 @@ class Outcomes(_Frozen):
     start : str or None
         Months at which a patient came under observation, where that is not time zero (left
         truncation); below ``months``.
+    causes : int
+        Kinds of event the event column tells apart: 0 is censored, 1 the event of interest, 2 up to
+        this number a competing one, which a study without competing risks takes as censored then.
     held_out : str or None
         1 for the patients this hospital keeps aside in every study, 0 for the others: a split that
         was fixed beforehand, instead of the study's own.
@@ -130,6 +133,7 @@ class Outcomes(_Frozen):
     dates: Dates | None = None
     start: str | None = None
     held_out: str | None = None
+    causes: int = Field(1, ge=1, le=9)
 
     @model_validator(mode="after")
     def _times_or_dates(self) -> Self:
@@ -137,6 +141,8 @@ class Outcomes(_Frozen):
             raise ValueError("give the columns months and event, or dates")
         if self.dates is not None and (self.months or self.event or self.start):
             raise ValueError("dates stand in place of months, event and start; remove one of them")
+        if self.dates is not None and self.causes > 1:
+            raise ValueError("dates tell one kind of event; give months and event for causes")
         return self
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from client.cohort import Patient
 from client.hospital import Hospital
 from client.segment import labelled
-from client.survey import covariate_matrix, has_outcome
+from client.survey import covariate_matrix, had_event, has_outcome
 from privacy.suppression import withheld_groups
 from protocol.errors import PayloadError
 from protocol.payload import Answer, Question
@@ -147,7 +147,8 @@ def _prognosis(
     if not patients:
         return {}
     risk = predicted_risk(question, network_outputs(hospital, question, patients))
-    rows = ([p.months for p in patients], [p.event for p in patients], risk)
+    event = [had_event(p, question.study) for p in patients]
+    rows = ([p.months for p in patients], event, risk)
     return _ranked(hospital, question, rows, subgroups(patients))
 
 

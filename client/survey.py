@@ -16,7 +16,14 @@ from protocol.payload import Answer, Question
 from protocol.stats import LifeTable, Moments
 from protocol.stats.missingness import Missingness
 
-__all__ = ["STEP_MONTHS", "covariate_matrix", "has_outcome", "survey", "validation_patients"]
+__all__ = [
+    "STEP_MONTHS",
+    "covariate_matrix",
+    "had_event",
+    "has_outcome",
+    "survey",
+    "validation_patients",
+]
 
 STEP_MONTHS = 6.0
 MONTHS_PER_YEAR = 12.0
@@ -25,6 +32,11 @@ MONTHS_PER_YEAR = 12.0
 def has_outcome(patients: Sequence[Patient]) -> list[Patient]:
     """Return the patients whose follow-up is known."""
     return [patient for patient in patients if patient.event >= 0 and np.isfinite(patient.months)]
+
+
+def had_event(patient: Patient, study: Study) -> bool:
+    """Whether a patient had what the study's network predicts: with competing risks, any event."""
+    return patient.event > 0 if study.prognosis.num_causes > 1 else patient.event == 1
 
 
 def validation_patients(hospital: Hospital, study: Study) -> list[Patient]:
@@ -55,9 +67,10 @@ def survey(hospital: Hospital, question: Question) -> Answer:
     Returns
     -------
     Answer
-        ``patients``, ``events``, ``person_years``, ``median_followup_months``, ``vendors``,
-        ``field_strengths_t``, ``refused`` (counts, ``None`` where suppressed), ``covariates``
-        (Moments), ``missingness`` (Missingness), ``life_table`` (LifeTable on half-years),
+        ``patients``, ``events``, ``competing_events``, ``person_years``,
+        ``median_followup_months``, ``vendors``, ``field_strengths_t``, ``refused`` (counts,
+        ``None`` where suppressed), ``covariates`` (Moments), ``missingness`` (Missingness),
+        ``life_table`` (LifeTable on half-years, of what the study's network predicts),
         ``can_train`` (numbers of training patients per stage) and ``min_cell``.
     """
     study, min_cell = question.study, hospital.config.min_cell
@@ -73,7 +86,7 @@ def survey(hospital: Hospital, question: Question) -> Answer:
     enough = len(followed) >= min_cell
     table = LifeTable.of(
         np.array([p.months for p in training]),
-        np.array([p.event for p in training]),
+        np.array([had_event(p, study) for p in training]),
         np.zeros(len(training), dtype=int),
         grid_months=grid,
         names=("all",),
@@ -86,6 +99,7 @@ def survey(hospital: Hospital, question: Question) -> Answer:
         "min_cell": min_cell,
         "patients": len(everyone) if len(everyone) >= min_cell else None,
         "events": _count(sum(p.event == 1 for p in followed), min_cell),
+        "competing_events": _count(sum(p.event > 1 for p in followed), min_cell),
         "person_years": float(observed.sum() / MONTHS_PER_YEAR) if enough else None,
         # Rounded to the half-year: an exact median is some patient's own follow-up time.
         "median_followup_months": (

@@ -189,6 +189,12 @@ class Study(Frozen):
         if "regression" in self.stages:
             if not self.regression.names:
                 raise ValueError("the stage regression has no covariate; name some in regression")
+            by_hospital = self.regression.fold_by == "hospitals"
+            if self.regression.chooses_penalty and by_hospital and len(self.hospitals.train) < 2:
+                raise ValueError(
+                    "one training hospital cannot be left out for regression.penalty; set "
+                    "regression.fold_by to patients"
+                )
             # The measure stage computes what prognosis lists.
             strange = set(self.regression.measurements) - set(self.prognosis.measurements)
             if strange:

@@ -1,16 +1,21 @@
 """The sections of a study that say what survival is predicted from, and by what."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.yaml_files import Frozen
 
-__all__ = ["Prognosis", "Regression"]
+__all__ = ["COX_WEIGHTS", "Prognosis", "Regression"]
 
 MAX_GRID_POINTS = 600
+MAX_PENALTIES = 30
+COX_WEIGHTS = {"cox_stratified": "events", "cox_time": "events", "cox_two_phase": "events"}
+"""What a hospital's reply weighs, by Cox head."""
+CauseName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 _-]{0,39}$")]
+Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Prognosis(Frozen):
@@ -20,7 +25,9 @@ class Prognosis(Frozen):
     ----------
     head : str
         What the network's outputs mean and what is minimised, by its name in
-        ``shared_models.heads.HEADS``.
+        ``shared_models.heads.HEADS`` or ``COX_HEADS``. The latter weigh hospitals by events, and
+        ``cox_two_phase`` takes one step a round by ``strategy`` (``fedadam`` unless it says
+        otherwise) and nothing of ``training``.
     covariates : tuple of str
         Names of the common data dictionary; a hospital that lacks one sends it as missing.
     measurements : tuple of str
@@ -38,6 +45,12 @@ class Prognosis(Frozen):
         ``at_risk``: the grid ends where too few patients remain at risk. ``follow_up``: it reaches
         the last surveyed follow-up, so that no curve is constant while anybody is followed; the
         last interval then rests on few patients, and models are judged up to where enough remain.
+    causes : tuple of str
+        Of the head ``competing_risks``: what its kinds of event are called, the event of interest
+        (1 in the hospitals' tables) first, then the competing one (2).
+    max_risk_set : int
+        Of Cox heads: patients of one hospital that are compared at once. A hospital with more
+        trains in batches of nearly equal size; ``training.batch_size`` is not theirs.
     max_horizon_months : float
         Nothing is surveyed beyond, so the grid ends here at the latest.
     """
@@ -55,6 +68,26 @@ class Prognosis(Frozen):
     rounds: int = Field(20, ge=1)
     training: LocalTraining = LocalTraining()
     strategy: Strategy = Strategy()
+    max_risk_set: int = Field(4096, ge=64, le=100_000)
+    causes: tuple[CauseName, CauseName] = ("event", "competing event")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cox_strategy(cls, values: Any) -> Any:
+        """Give Cox heads their own defaults, which a study may write out but not contradict."""
+        if not isinstance(values, dict) or values.get("head") not in COX_WEIGHTS:
+            return values
+        given = values.get("strategy", {})
+        if not isinstance(given, dict):
+            return values
+        own = {"name": "fedadam"} if values["head"] == "cox_two_phase" else {}
+        weight = COX_WEIGHTS[values["head"]]
+        return {**values, "strategy": {**own, "weight_by": weight, **given}}
+
+    @property
+    def num_causes(self) -> int:
+        """Kinds of event the network tells apart."""
+        return len(self.causes) if self.head == "competing_risks" else 1
 
     def network_options(self) -> dict[str, Any]:
         """Return the network's options with the sizes that follow from the rest of the section."""
@@ -69,6 +102,27 @@ class Prognosis(Frozen):
     @model_validator(mode="after")
     def _together(self) -> Self:
         check_together(self.training, self.strategy)
+        return self
+
+    @model_validator(mode="after")
+    def _two_causes(self) -> Self:
+        if len(set(self.causes)) < len(self.causes) or "censored" in self.causes:
+            raise ValueError("causes need two different names, none of them censored")
+        return self
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Self:
+        weight = COX_WEIGHTS.get(self.head)
+        if weight is not None and self.strategy.weight_by != weight:
+            raise ValueError(
+                f"the head {self.head} weighs hospitals by events, which its likelihood is a sum "
+                "over; set strategy.weight_by to events or leave it out"
+            )
+        if weight is not None and self.strategy.name == "scaffold":
+            raise ValueError(
+                f"the head {self.head} takes no step at a hospital without events, which then has "
+                "no control variate for scaffold; choose another strategy"
+            )
         return self
 
     @model_validator(mode="after")
@@ -101,9 +155,19 @@ class Regression(Frozen):
         longer exact; 0 has such a hospital refuse instead.
     ties : {"efron", "breslow"}
         How tied event times are counted.
-    penalty, l1_ratio : float
+    penalty : float, "auto" or tuple of float
         Elastic net of the standardised coefficients, per patient: ``n penalty (l1_ratio |beta|_1 +
-        (1 - l1_ratio) |beta|^2 / 2)`` is taken from the log-likelihood. 0: none.
+        (1 - l1_ratio) |beta|^2 / 2)`` is taken from the log-likelihood. 0: none. Of several, and
+        of a path that follows from the sums with ``auto``, cross-validation chooses.
+    l1_ratio : float
+        0 ridge .. 1 lasso.
+    fold_by : {"patients", "hospitals"}
+        What cross-validation leaves out: a share of each hospital's patients, which the hospital
+        draws and keeps to itself (a hospital too small for that goes into one fold as a whole), or
+        one hospital at a time. The pooled form can only leave out hospitals: the difference of two
+        sets of risk-set sums would be those of single patients.
+    folds : int
+        Folds of patients.
     missing : {"complete", "indicator", "impute"}
         ``complete`` leaves patients with a missing covariate out; ``indicator`` sets them to the
         consortium's mean and adds a 0/1 covariate of missingness; ``impute`` is multiple imputation
@@ -124,7 +188,9 @@ class Regression(Frozen):
     horizon_months: float = Field(120.0, gt=0, le=600)
     max_coarse_months: float = Field(0.0, ge=0, le=600)
     ties: Literal["efron", "breslow"] = "efron"
-    penalty: float = Field(0.0, ge=0)
+    penalty: Strength | Literal["auto"] | tuple[Strength, ...] = 0.0
+    fold_by: Literal["patients", "hospitals"] = "patients"
+    folds: int = Field(5, ge=2, le=20)
     l1_ratio: float = Field(0.0, ge=0, le=1)
     missing: Literal["complete", "indicator", "impute"] = "complete"
     imputations: int = Field(10, ge=2, le=100)
@@ -136,6 +202,11 @@ class Regression(Frozen):
     def names(self) -> tuple[str, ...]:
         """What is regressed on, in the order of the columns: measurements, then covariates."""
         return (*self.measurements, *self.covariates)
+
+    @property
+    def chooses_penalty(self) -> bool:
+        """Whether the penalty is chosen by cross-validation."""
+        return not isinstance(self.penalty, float)
 
     @property
     def grid_months(self) -> tuple[float, ...]:
@@ -151,4 +222,25 @@ class Regression(Frozen):
             raise ValueError("a covariate stands twice; name each once")
         if self.missing == "impute" and self.penalty and self.l1_ratio:
             raise ValueError("a lasso has no standard errors to pool; set l1_ratio to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _choosable(self) -> Self:
+        if not self.chooses_penalty:
+            return self
+        listed = self.penalty if isinstance(self.penalty, tuple) else (0.0, 1.0)
+        if not 2 <= len(listed) <= MAX_PENALTIES or len(set(listed)) < len(listed):
+            raise ValueError(
+                f"penalty lists {len(listed)} candidates; give 2 to {MAX_PENALTIES} different ones"
+            )
+        if self.form == "grid" and self.fold_by == "patients":
+            raise ValueError(
+                "folds of patients could be told apart to single patients in the risk-set sums of "
+                "the form grid; set fold_by to hospitals"
+            )
+        if self.missing == "impute":
+            raise ValueError(
+                "a penalty cannot be chosen for imputed data; set missing to complete or "
+                "indicator, or write one penalty"
+            )
         return self

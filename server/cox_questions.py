@@ -41,6 +41,12 @@ class CoxQuestions:
         self.impute: dict[str, Any] | None = None
         # Of a bootstrap; 0 is the patients as they are.
         self.replicate = 0
+        # Of a cross-validation within hospitals; None is everybody.
+        self.fold: int | None = None
+        section = self.section
+        # Until it is chosen, none.
+        strength = section.penalty if isinstance(section.penalty, float) else 0.0
+        self.penalty = Penalty(strength, section.l1_ratio)
         self.curve = _hazard_curve(centre, findings)
 
     @property
@@ -57,6 +63,7 @@ class CoxQuestions:
             "hazard": None if hazard is None else hazard.to_dict(),
             "impute": self.impute,
             "replicate": self.replicate,
+            "fold": self.fold,
             "curve": self.curve,
         }
 
@@ -97,7 +104,7 @@ def fit_once(asking: CoxQuestions, start: FloatArray | None) -> CoxFit:
     return fit(
         asking.sums,
         asking.num_columns,
-        penalty=Penalty(section.penalty, section.l1_ratio),
+        penalty=asking.penalty,
         start=start,
         tolerance=section.tolerance,
         max_rounds=section.max_rounds,

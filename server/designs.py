@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from protocol.config import Hospitals, Segmentation, Sorting, Stage, Study
 from protocol.errors import ConfigError
-from protocol.survival_config import Prognosis
+from protocol.survival_config import COX_WEIGHTS, Prognosis
 from protocol.training_config import Strategy
 from protocol.validation_config import Design
 
@@ -89,8 +89,13 @@ def _derived(study: Study, design: Design, name: str) -> Study:
 
 
 def _plain(section: Section) -> Section:
+    head = section.head if isinstance(section, Prognosis) else ""
+    if head == "cox_two_phase":
+        # Its strategy is the optimiser, also of one hospital.
+        return section
     # One hospital has nothing to aggregate: a server's momentum would only distort its training.
-    return section.model_copy(update={"strategy": Strategy()})
+    strategy = Strategy(weight_by="events" if head in COX_WEIGHTS else "patients")
+    return section.model_copy(update={"strategy": strategy})
 
 
 def _short(name: str) -> str:

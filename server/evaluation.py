@@ -55,6 +55,8 @@ def evaluation_plan(
     horizons = tuple(findings.agreed["horizons_months"])
     # A regression on all patients has seen those who would judge it.
     usable = fitted is not None and centre.study.regression.patients == "training"
+    # The regression is of one cause, the network's curve of any: they cannot be moved between.
+    usable = usable and centre.study.prognosis.num_causes == 1
     return EvaluationPlan(
         grid_months=evaluation_grid(cuts, horizons),
         horizons_months=horizons,

@@ -9,6 +9,8 @@ from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
 from protocol.evaluation import Role
 from protocol.stats.missingness import Missingness
+from server.baseline_results import BaselineResults
+from server.cause_results import CauseRow
 from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
 from server.missingness import find_defects
@@ -39,6 +41,12 @@ class Findings:
         Validation document by hospital.
     evaluation : dict
         By role, what the hospitals' further metrics have in common.
+    risk_step : tuple or None
+        Step of the risk sets' grid, months, and who is too small for any; once it is agreed.
+    baseline : BaselineResults or None
+        Of a Cox head, once trained.
+    causes : dict
+        By role, each cause of a network of competing risks.
     subgroups : tuple of SubgroupRow
         The models by vendor, field strength, sex and age, over hospitals.
     """
@@ -52,12 +60,18 @@ class Findings:
     history: dict[str, list[RoundEntry]] = field(default_factory=dict)
     validation: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: dict[Role, RoleEvaluation] = field(default_factory=dict)
+    risk_step: tuple[int, dict[str, str]] | None = None
+    baseline: BaselineResults | None = None
+    causes: dict[Role, tuple[CauseRow, ...]] = field(default_factory=dict)
     subgroups: tuple[SubgroupRow, ...] = ()
 
 
+# What weighs by events weighs nothing without one.
+NO_EVENT = "has no event among its training patients, or fewer than its own minimum"
 SURVEY_ROW = (
     "patients",
     "events",
+    "competing_events",
     "person_years",
     "median_followup_months",
     "vendors",
@@ -104,9 +118,11 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 for site in study.hospitals.all
             ],
             "training": {
-                stage: {"loss": _losses(study, entries)}
+                stage: {"loss": _losses(study, entries), "skipped": _skipped(entries)}
                 for stage, entries in findings.history.items()
             },
+            "baseline": findings.baseline,
+            "causes": findings.causes,
             "oddities": _oddities(findings),
             "regression": findings.regression,
             "arms": {
@@ -132,6 +148,16 @@ def _regression_horizon(study: Study) -> float | None:
 
 def _losses(study: Study, entries: list[RoundEntry]) -> dict[str, list[float | None]]:
     return {site: [_loss(entry, site) for entry in entries] for site in study.hospitals.train}
+
+
+def _skipped(entries: list[RoundEntry]) -> dict[str, str]:
+    """Return the hospitals that answered every round and weighed nothing in any, and why."""
+    sites = {site for entry in entries for site in entry["sites"]}
+    return {
+        site: NO_EVENT
+        for site in sorted(sites)
+        if not any(entry["sites"][site]["weight"] for entry in entries if site in entry["sites"])
+    }
 
 
 def _loss(entry: RoundEntry, site: str) -> float | None:

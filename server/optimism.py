@@ -119,7 +119,7 @@ def _replicate(
     try:
         first = asking.sums(beta)
         # A penalty counts patients, and of a resample about 63 % are different ones.
-        strength = section.penalty * fitted.patients / max(first.num_patients, 1)
+        strength = fitted.penalty * fitted.patients / max(first.num_patients, 1)
         found = fit(
             asking.sums,
             asking.num_columns,

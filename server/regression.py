@@ -17,6 +17,7 @@ from server.centre import Centre
 from server.cox_questions import CoxQuestions, HospitalsLeft, fit_once
 from server.findings import Findings
 from server.imputed_regression import fit_imputed, targets
+from server.penalty_choice import choose_penalty
 from server.regression_results import RegressionResults
 from server.regression_rows import regression_results
 from strategies.cox import CoxFit
@@ -51,6 +52,7 @@ def fit_regression(centre: Centre, findings: Findings) -> tuple[RegressionResult
         try:
             if asking.section.missing == "impute":
                 return fit_imputed(asking, targets(centre, findings), scales)
+            curve = choose_penalty(asking)
             found = fit_once(asking, start)
             # The last question of a halved step may have stood elsewhere than the fit.
             hazard = _hazard(asking, found)
@@ -59,6 +61,7 @@ def fit_regression(centre: Centre, findings: Findings) -> tuple[RegressionResult
         except HospitalsLeft:
             start = np.array(asking.beta, np.float64)
     results = regression_results(asking, found, residuals, hazard, scales)
+    results = results.model_copy(update={"penalty_curve": curve})
     return results, asking.question("sums", found.beta, None)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ChiSquareTest", "RegressionResults", "RegressionRow"]
+__all__ = ["ChiSquareTest", "PenaltyCurve", "RegressionResults", "RegressionRow"]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,6 +50,29 @@ class ChiSquareTest(_Frozen):
     p: Probability
 
 
+class PenaltyCurve(_Frozen):
+    """How the penalty was chosen.
+
+    Attributes
+    ----------
+    fold_by : {"patients", "hospitals"}
+        What a fold is: a share of each hospital's patients, or one hospital.
+    folds : int
+    strengths : tuple of float
+        Candidates, strongest first.
+    scores : tuple of float
+        Cross-validated partial log-likelihood of each, the sum over folds; higher is better.
+    standard_errors : tuple of float
+        Of each sum, from its spread over the folds.
+    """
+
+    fold_by: Literal["patients", "hospitals"]
+    folds: int = Field(ge=2)
+    strengths: tuple[float, ...] = Field(min_length=1)
+    scores: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+
+
 class RegressionResults(_Frozen):
     """A fitted Cox regression.
 
@@ -70,6 +93,8 @@ class RegressionResults(_Frozen):
     tests : dict of str to ChiSquareTest
         ``likelihood_ratio``, ``wald``, ``score`` (all coefficients are 0) and
         ``proportional_hazards``, as far as they exist.
+    penalty_curve : PenaltyCurve or None
+        How ``penalty`` was chosen, where the study left it open.
     baseline_months, baseline_cumulative_hazard : tuple of float
         Of the pooled form, for an average patient (every covariate at the consortium's mean).
     """
@@ -88,5 +113,6 @@ class RegressionResults(_Frozen):
     imputations: int = Field(0, ge=0)
     rows: tuple[RegressionRow, ...]
     tests: dict[str, ChiSquareTest] = Field(default_factory=dict)
+    penalty_curve: PenaltyCurve | None = None
     baseline_months: tuple[float, ...] = ()
     baseline_cumulative_hazard: tuple[float, ...] = ()

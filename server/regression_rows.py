@@ -47,8 +47,8 @@ def regression_results(
     return RegressionResults(
         form=section.form,
         ties=section.ties,
-        penalty=section.penalty,
-        l1_ratio=section.l1_ratio,
+        penalty=found.penalty.strength,
+        l1_ratio=found.penalty.l1_ratio,
         hospitals=asking.sites,
         patients=found.at.num_patients,
         events=found.at.num_events,

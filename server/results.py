@@ -18,6 +18,8 @@ from protocol.stats import (
     PairCounts,
 )
 from protocol.stats.confusion import ConfusionSums
+from server.baseline_results import BaselineResults
+from server.cause_results import CauseRow
 from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
 from server.regression_results import RegressionResults
@@ -92,6 +94,7 @@ class Hospital(Frozen):
     role: Literal["train", "external"]
     patients: Count
     events: Count = None
+    competing_events: Count = None
     person_years: float | None = None
     median_followup_months: float | None = None
     vendors: dict[str, Count] = Field(default_factory=dict)
@@ -102,10 +105,14 @@ class Hospital(Frozen):
 
 
 class Training(Frozen):
-    """Mean training loss per hospital, one entry a round (round 1 first); ``None`` = no reply."""
+    """Mean training loss per hospital, one entry a round (round 1 first); ``None`` = no reply.
+
+    ``skipped``: hospitals whose replies weighed nothing in any round, with the reason.
+    """
 
     loss: dict[str, tuple[float | None, ...]]
     validation_loss: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    skipped: dict[str, str] = Field(default_factory=dict)
 
 
 class SiteValidation(Frozen):
@@ -181,6 +188,8 @@ class Results(Frozen):
     training: dict[Literal["sort", "segment", "prognosis"], Training] = Field(default_factory=dict)
     oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
+    baseline: BaselineResults | None = None
+    causes: dict[Literal["train", "external"], tuple[CauseRow, ...]] = Field(default_factory=dict)
     arms: dict[str, Arm] = Field(default_factory=dict)
     oracle: Oracle | None = None
     subgroups: tuple[SubgroupRow, ...] = ()

@@ -36,7 +36,7 @@ from strategies import RunningMean, Strategy
 from strategies.scaffold import as_state, control_of
 from strategies.turnout import Turnout
 
-__all__ = ["RoundEntry", "SiteEntry", "run_rounds"]
+__all__ = ["RoundEntry", "SiteEntry", "change_norm", "run_rounds"]
 
 Stage = Literal["sort", "segment", "prognosis"]
 
@@ -121,7 +121,8 @@ def _cast(arrays: Arrays, dtypes: Mapping[str, np.dtype]) -> Arrays:
     return cast
 
 
-def _distance(new: Arrays, old: Arrays) -> float:
+def change_norm(new: Arrays, old: Arrays) -> float:
+    """Return the Euclidean norm of ``new - old``, over all arrays together."""
     squares = 0.0
     for name, array in new.items():
         difference = np.asarray(array - old[name])
@@ -220,7 +221,7 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
         seconds=run.clock.now() - start,
         sites=sites,
         excluded={s: {"code": r.code, "sentence": r.sentence} for s, r in refused.items()},
-        update_norm=_distance(new, arrays),
+        update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
     )
     return new, state, entry

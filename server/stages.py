@@ -16,14 +16,17 @@ from server.agreement import (
     supported_months,
     time_grid,
 )
+from server.causes import ask_causes
 from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights, sorting_weights
 from server.regression import fit_regression
+from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import Stage, run_rounds
 from server.subgroups import ask_subgroups
+from server.two_phase import train_two_phase
 from shared_models.heads import choose_head
 from strategies import build
 
@@ -86,9 +89,21 @@ def regression(centre: Centre, findings: Findings) -> None:
 def prognosis(centre: Centre, findings: Findings) -> None:
     """Train the survival network on images, measurements and covariates."""
     study = centre.study
-    cuts = findings.agreed["cuts_months"]
-    first = prognosis_weights(study, interval_hazards(_life_tables(centre, findings), cuts), cuts)
-    findings.prognosis = _train(centre, findings, "prognosis", first, study.prognosis.strategy)
+    cuts, tables = findings.agreed["cuts_months"], _life_tables(centre, findings)
+    head = choose_head(study.prognosis.head)
+    first = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
+    if head.needs_baseline:
+        findings.agreed["events_per_hospital"] = events_per_hospital(tables)
+    if head.two_phase:
+        findings.prognosis = train_two_phase(centre, findings, first)
+    else:
+        findings.prognosis = _train(centre, findings, "prognosis", first, study.prognosis.strategy)
+    if head.needs_baseline:
+        found = findings.baseline = fit_baseline(centre, findings)
+        findings.agreed["baseline"] = {
+            "grid_months": list(found.grid_months),
+            "hazard": list(found.hazard),
+        }
     findings.agreed["prognosis"] = fingerprint(findings.prognosis)
 
 
@@ -120,6 +135,8 @@ def validate(centre: Centre, findings: Findings) -> None:
         answers = centre.answers("evaluate.prognosis", sites, agreed, findings.prognosis)
         _collect(findings, answers)
         findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
+        if study.prognosis.num_causes > 1:
+            findings.causes = ask_causes(centre, findings)
     if study.validate_.subgroups:
         findings.subgroups = ask_subgroups(centre, findings)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from shared_models.heads import HEADS, Head
 from shared_models.losses.segmentation import dice_cross_entropy
 
-__all__ = ["prognosis_objective", "segmentation_objective"]
+__all__ = ["prognosis_objective", "risk_set_objective", "segmentation_objective"]
 
 
 def segmentation_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -37,3 +37,23 @@ def prognosis_objective(
         batch.get("images"), batch.get("slice_present"), batch["tabular"], batch["missing"]
     )
     return head.nll(outputs, batch)
+
+
+def risk_set_objective(
+    model: nn.Module, batch: Mapping[str, Tensor], head: Head, normaliser: float
+) -> Tensor:
+    """Return what a Cox head minimises, (B,), so that its mean is the sum over the normaliser.
+
+    Parameters
+    ----------
+    model, batch
+        As in `prognosis_objective`; the batch must not be split.
+    head : Head
+        One of ``shared_models.heads.COX_HEADS``.
+    normaliser : float
+        > 0, the same at all hospitals, such as the events of an average one. Divided by its own
+        events, a hospital with few would pull as hard as one with many, and one without would give
+        NaN.
+    """
+    terms = prognosis_objective(model, batch, head)
+    return terms * (len(terms) / normaliser)

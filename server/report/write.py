@@ -13,12 +13,15 @@ from scipy.stats import chi2
 from protocol.evaluation import ROLES
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
+from server.report.baseline_notes import baseline_notes, skipped_notes
+from server.report.cause_table import cause_table
 from server.report.cohort_table import cohort_table, label_of
 from server.report.designs import design_parts
 from server.report.evaluation import evaluation_table, judgement
 from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.meta_analysis import hospital_forest
+from server.report.penalty_table import penalty_table
 from server.report.pooling import main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
 from server.report.subgroup_table import subgroup_figure, subgroup_table
@@ -85,6 +88,9 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         cohort=cohort_table(checked),
         label_of=label_of,
         training=training_figure(checked),
+        training_notes=skipped_notes(checked),
+        baseline_notes=baseline_notes(checked),
+        causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
         contours=CONTOURS,
         **_segmentation(checked),
@@ -123,6 +129,7 @@ def _survival(results: Results) -> dict[str, Any]:
     return {
         "regression": regression_table(results),
         "regression_note": regression_note(results),
+        "penalties": penalty_table(results),
         "concordance": concordance_table(results),
         "concordance_sites": concordance_by_hospital(results),
         "forest": forest_figure(arm_rows(results)),

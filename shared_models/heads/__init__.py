@@ -1,6 +1,7 @@
 """Survival heads: likelihood, survival curve and risk from the outputs of a network.
 
-Cox's likelihoods couple patients and are no heads: see ``cox``, ``cox_two_phase``, ``cox_time``.
+Cox's likelihoods couple patients and know no level: their heads (``relative_hazard``) predict once
+they have a baseline hazard. The losses stand in ``cox``, ``cox_two_phase`` and ``cox_time``.
 """
 
 from protocol.errors import ConfigError
@@ -13,8 +14,9 @@ from shared_models.heads import (
     pmf,
 )
 from shared_models.heads.head import Head, require_decomposable
+from shared_models.heads.relative_hazard import COX_STRATIFIED, COX_TIME, COX_TWO_PHASE
 
-__all__ = ["HEADS", "Head", "choose_head", "require_decomposable"]
+__all__ = ["COX_HEADS", "HEADS", "Head", "choose_head", "require_decomposable"]
 
 HEADS: dict[str, Head] = {
     "aft_log_logistic": aft.AFT_LOG_LOGISTIC,
@@ -27,7 +29,14 @@ HEADS: dict[str, Head] = {
     "pc_hazard": pc_hazard.HEAD,
     "pmf": pmf.PMF,
 }
-"""Every head by the name that a study's YAML gives it."""
+"""Every head whose outputs alone are a curve, by the name that a study's YAML gives it."""
+
+COX_HEADS: dict[str, Head] = {
+    "cox_stratified": COX_STRATIFIED,
+    "cox_time": COX_TIME,
+    "cox_two_phase": COX_TWO_PHASE,
+}
+"""Heads of relative hazards, by the name that a study's YAML gives them."""
 
 
 def choose_head(name: str) -> Head:
@@ -38,6 +47,7 @@ def choose_head(name: str) -> Head:
     ConfigError
         If there is none.
     """
-    if name not in HEADS:
-        raise ConfigError(f"Head '{name}' is unknown; choose one of {', '.join(HEADS)}.")
-    return HEADS[name]
+    heads = HEADS | COX_HEADS
+    if name not in heads:
+        raise ConfigError(f"Head '{name}' is unknown; choose one of {', '.join(sorted(heads))}.")
+    return heads[name]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from protocol.errors import ConfigError, DataError
 
-__all__ = ["partial_nll"]
+__all__ = ["event_terms", "partial_nll"]
 
 
 def partial_nll(
@@ -82,8 +82,44 @@ def partial_nll(
     return torch.stack(parts).sum() / normaliser
 
 
+def event_terms(log_hazard: Tensor, months: Tensor, event: Tensor) -> Tensor:
+    """Return each patient's term of the negative log partial likelihood, Efron's ties.
+
+    Parameters
+    ----------
+    log_hazard : Tensor
+        (N,) log relative hazard f, real.
+    months, event : Tensor
+        (N,) follow-up times, > 0, and 1 event, 0 censored.
+
+    Returns
+    -------
+    Tensor
+        (N,), 0 without an event. Who is tied has the mean of the tied terms, so the order of the
+        rows is irrelevant; the sum is `partial_nll`'s. A term depends on everybody at risk.
+
+    Raises
+    ------
+    DataError
+        As `partial_nll`.
+    """
+    _check(log_hazard, months, event, torch.zeros_like(event))
+    order = torch.argsort(months, descending=True, stable=True)
+    happened, tied = event[order] > 0, months[order]
+    values = _stratum_terms(log_hazard[order], tied, happened, True)
+    _, group = torch.unique_consecutive(tied[happened], return_inverse=True)
+    sums = torch.zeros_like(values).index_add(0, group, values)
+    shared = (sums / torch.bincount(group, minlength=len(values)).clamp(min=1))[group]
+    return torch.zeros_like(log_hazard).index_put((order[happened],), shared)
+
+
 def _stratum_nll(log_hazard: Tensor, months: Tensor, event: Tensor, efron: bool) -> Tensor:
     """Return the sum over the events of one stratum, its rows from the latest time on."""
+    return _stratum_terms(log_hazard, months, event, efron).sum()
+
+
+def _stratum_terms(log_hazard: Tensor, months: Tensor, event: Tensor, efron: bool) -> Tensor:
+    """Return the term of each event of one stratum, its rows from the latest time on."""
     _, group, sizes = torch.unique_consecutive(months, return_inverse=True, return_counts=True)
     # The risk set of a time ends with the last of the rows tied at it.
     log_risk = log_hazard.logcumsumexp(dim=0)[sizes.cumsum(0) - 1][group][event]
@@ -96,7 +132,7 @@ def _stratum_nll(log_hazard: Tensor, months: Tensor, event: Tensor, efron: bool)
         count = torch.bincount(tied, minlength=len(sizes))
         rank = torch.arange(len(tied), device=tied.device) - (count.cumsum(0) - count)[tied]
         terms = terms + torch.log1p(-rank.to(share.dtype) / count[tied] * share)
-    return terms.sum()
+    return terms
 
 
 def _check(log_hazard: Tensor, months: Tensor, event: Tensor, strata: Tensor) -> None:

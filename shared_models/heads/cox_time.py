@@ -3,8 +3,10 @@
 The network gives ``f(t, x)``. At the time of each event the patient who has it is compared with
 controls drawn from those at risk at the same hospital, so each hospital keeps a baseline hazard of
 its own and the loss is stratified by hospital. It couples patients: no differential privacy by
-per-patient clipping. To predict, take `shared_models.heads.cox_two_phase.risk_set_sums` of ``f`` at
-the grid points, (N, K), and `survival_at` there. Letters: N patients, E events, n controls for an
+per-patient clipping. A network that gives ``f`` for every interval of the study's grid at once
+needs no draw: `interval_terms` compares a case with everybody at risk (equation 6), which is what a
+study trains. To predict, take `shared_models.heads.cox_two_phase.risk_set_sums` of ``f`` at the
+grid points, (N, K), and `survival_at` there. Letters: N patients, E events, n controls for an
 event.
 
 References
@@ -21,7 +23,7 @@ from torch import Tensor
 from protocol.errors import ConfigError
 from shared_models.heads.outcomes import checked_outcomes
 
-__all__ = ["case_control_nll", "cox_time_loss", "sample_controls"]
+__all__ = ["case_control_nll", "cox_time_loss", "interval_terms", "sample_controls"]
 
 
 def sample_controls(
@@ -126,3 +128,30 @@ def cox_time_loss(
     flat = relative(torch.from_numpy(rows.ravel()), torch.from_numpy(times))
     scores = flat.unflatten(0, (len(cases), num_controls + 1))
     return case_control_nll(scores[:, 0], scores[:, 1:]).sum() / normaliser
+
+
+def interval_terms(outputs: Tensor, interval: Tensor, months: Tensor, event: Tensor) -> Tensor:
+    """Return each patient's term of the loss with full risk sets, f constant in each interval.
+
+    Parameters
+    ----------
+    outputs : Tensor
+        (N, K): f of each patient in each interval.
+    interval : Tensor
+        (N,) integer, 0..K-1: the interval that holds the patient's time.
+    months, event : Tensor
+        (N,) follow-up times, > 0, and 1 event, 0 censored.
+
+    Returns
+    -------
+    Tensor
+        (N,), >= 0, 0 without an event: ``ln(1 + sum_{j != i, t_j >= t_i} e^(f_j(t_i) -
+        f_i(t_i)))``, Breslow's ties. A term depends on everybody at risk.
+    """
+    cases = torch.nonzero(event > 0).squeeze(1)
+    everyone = outputs.T[interval[cases]]
+    own = everyone.gather(1, cases[:, None]).squeeze(1)
+    compared = months[None, :] >= months[cases][:, None]
+    compared = compared.scatter(1, cases[:, None], False)
+    terms = case_control_nll(own, everyone.masked_fill(~compared, -torch.inf))
+    return torch.zeros_like(outputs[:, 0]).index_put((cases,), terms)

@@ -49,6 +49,11 @@ class Head:
         (differential privacy) needs and with which federated averaging minimises the pooled loss.
     num_causes : int
         Kinds of event; 1 but for competing risks.
+    needs_baseline : bool
+        Whether outputs are relative hazards, and curves exist only once
+        `shared_models.heads.relative_hazard.with_baseline` has given it a baseline hazard.
+    two_phase : bool
+        Whether a step of the training needs the sums over all hospitals' risk sets first.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Head:
     start_outputs: Callable[[Sequence[float], Sequence[float]], tuple[float, ...]]
     decomposable: bool = True
     num_causes: int = 1
+    needs_baseline: bool = False
+    two_phase: bool = False
 
     def survival_curve(self, outputs: Tensor, cuts_months: Tensor) -> Tensor:
         """Return S at the end of each interval, (B, K), in [0, 1]."""

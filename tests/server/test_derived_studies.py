@@ -108,3 +108,19 @@ def test_a_study_that_cannot_be_designed_so_is_refused_at_the_door(
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         study(["a", "b"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "weight"),
+    [
+        ("logistic_hazard", "fedavg", "patients"),
+        ("cox_time", "fedavg", "events"),
+        ("cox_two_phase", "fedadam", "events"),
+    ],
+)
+def test_a_hospital_alone_keeps_what_its_head_needs(head: str, name: str, weight: str) -> None:
+    section = {"head": head, "covariates": ["age"]}
+    whole = study(["a", "b"], stages=["survey", "prognosis"], prognosis=section)
+    alone = derive(whole, "hospital-matrix")["a"].prognosis.strategy
+    assert (alone.name, alone.weight_by) == (name, weight)
+    parse(Study, derive(whole, "hospital-matrix")["a"].model_dump(by_alias=True), "derived")

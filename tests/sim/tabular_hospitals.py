@@ -43,7 +43,13 @@ def cohort(seed: int, number: int) -> dict[str, np.ndarray]:
 
 
 def write_hospital(
-    folder: Path, name: str, patients: dict[str, np.ndarray], *, late: bool = False, **settings: Any
+    folder: Path,
+    name: str,
+    patients: dict[str, np.ndarray],
+    *,
+    late: bool = False,
+    causes: int = 1,
+    **settings: Any,
 ) -> Path:
     """Write ``site.yaml`` and ``outcomes.csv``; NaN covariates become empty cells."""
     site = folder / name
@@ -56,7 +62,8 @@ def write_hospital(
             cells = ["" if np.isnan(v) else repr(float(v)) for v in patients["x"][i]]
             row = [f"P{i}", repr(float(patients["months"][i])), int(patients["event"][i]), *cells]
             writer.writerow([*row, *([repr(float(patients["start"][i]))] if late else [])])
-    outcomes = {"path": "outcomes.csv", "patient": "id", "months": "fu", "event": "ev"}
+    outcomes: dict[str, Any] = {"path": "outcomes.csv", "patient": "id", "months": "fu"}
+    outcomes |= {"event": "ev", **({"causes": causes} if causes > 1 else {})}
     content = {
         "name": name,
         "outcomes": outcomes | ({"start": "start"} if late else {}),
