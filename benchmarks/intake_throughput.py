@@ -38,7 +38,8 @@ from safetensors.numpy import save_file
 from client.cache import load_images, save_images
 from client.imaging import mapper, read_dicom_site, read_headers
 from client.intake.stacks import BASE_TO_APEX
-from client.preprocess import Prepared, Stack, prepare
+from client.placement import Stack
+from client.preprocess import Prepared, prepare
 from client.reading import Imaged
 from protocol.config import Preprocessing
 
@@ -233,6 +234,7 @@ def measure(root: Path, folder: Path, turns: int) -> int:
             turns,
             time.perf_counter,
         )
+        per_second = seconds({"one": lambda: read_headers(files, one)}, 2, processor_s)["one"]
     ways = {"two": lambda: ours(2), "one": lambda: ours(1), "plain": plain}
     study = seconds(ways, turns, time.perf_counter)
     cost = seconds(ways, 1, processor_s)
@@ -240,6 +242,7 @@ def measure(root: Path, folder: Path, turns: int) -> int:
     epoch = epochs(kept["ours"], folder, turns)  # type: ignore[arg-type]
     print(f"{len(files)} files; the two ways' tensors differ by at most {difference:.1e}")
     print(f"{'headers, one process, files/s':58}{len(files) / headers['one']:10.2f}")
+    print(f"{'headers, files per processor second':58}{len(files) / per_second:10.2f}")
     names = {"plain": "plain loop", "one": "ours, one process", "two": "ours, two processes"}
     for way, text in names.items():
         took = f"{study[way]:10.2f}   of processor time {cost[way]:.2f}"

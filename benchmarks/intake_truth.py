@@ -26,7 +26,8 @@ from client.intake.segmentations import read_segmentations
 from client.intake.sorting import sort_study
 from client.intake.stacks import StackPlan, plan_stack
 from client.intake.walking import files_below
-from client.preprocess import Stack, labels_back, place, prepare
+from client.placement import Stack, labels_back, place
+from client.preprocess import prepare
 from protocol.config import Preprocessing
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 from sim.config import ImageConfig, QuirkConfig

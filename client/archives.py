@@ -16,7 +16,8 @@ import numpy as np
 
 from client.intake.numpy_file import open_npz
 from client.masks import map_labels
-from client.preprocess import Stack, prepare
+from client.placement import Stack
+from client.preprocess import prepare
 from client.pseudonyms import pseudonym
 from client.reading import Imaged
 from protocol.config import Preprocessing

@@ -13,7 +13,7 @@ import numpy as np
 from client.archives import upright_affine
 from client.intake.numpy_file import open_npz
 from client.masks import Labelled, map_labels
-from client.preprocess import Stack
+from client.placement import Stack
 from client.quality import QualityLimits
 from client.reading import judged
 from client.volume_study import Refused, VolumeStudy

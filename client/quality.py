@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from client.burned_text import text_characters
 from client.intake.stacks import StackLimits
 from client.mask_quality import MaskLimits
-from client.preprocess import Stack, find_lv_centre
+from client.placement import Stack, find_lv_centre
 
 __all__ = ["BURNED_TEXT", "Quality", "QualityLimits", "examine_cine", "problems"]
 

@@ -23,7 +23,8 @@ from client.intake.stacks import StackPlan, plan_stack
 from client.intake.structures import read_structures
 from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
-from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
+from client.placement import Stack, find_lv_centre, systole
+from client.preprocess import Prepared, prepare
 from client.quality import BURNED_TEXT, Quality, QualityLimits, examine_cine, problems
 from client.site import Masks
 from protocol.config import Preprocessing

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -29,7 +30,8 @@ from client.intake.opening import open_dicom
 from client.intake.quiet import quietly
 from client.intake.stacks import StackPlan
 from client.overrides import site_overrides
-from client.preprocess import Placement, labels_back, place, prepare
+from client.placement import Placement, labels_back, place
+from client.preprocess import prepare
 from client.pseudonyms import load_secret
 from client.reading import Job, read_study
 from client.segmentation_files import ALGORITHM, encode_segmentation
@@ -108,27 +110,30 @@ def segmentations(
             continue
         frames = [frame for frame, _ in group]
         images = [_header(Path(path))] if path else [_header(Path(f.pixels.path)) for f in frames]
+        numbers = [frame.frame_index + 1 for frame in frames] if path else None
         try:
             with quietly():
-                yield encode_segmentation(
-                    images,
-                    [frame.frame_index + 1 for frame in frames] if path else None,
-                    labels,
-                    order,
-                    algorithm=algorithm,
-                    series_instance_uid=generate_uid(),
-                    series_number=9000,
-                    series_description=f"Concors {phase.upper()}",
-                    sop_instance_uid=generate_uid(),
-                    instance_number=PHASES.index(phase) + 1,
-                    manufacturer="Concors",
-                    manufacturer_model_name="Concors",
-                    software_versions="1",
-                    device_serial_number="0",
-                    content_label=phase.upper(),
+                dataset = encode_segmentation(
+                    images, numbers, labels, order, algorithm=algorithm, **_attributes(phase)
                 )
         except UNREADABLE as error:
             raise DataError("the images lack what a segmentation must name of them") from error
+        yield dataset
+
+
+def _attributes(phase: str) -> dict[str, Any]:
+    return {
+        "series_instance_uid": generate_uid(),
+        "series_number": 9000,
+        "series_description": f"Concors {phase.upper()}",
+        "sop_instance_uid": generate_uid(),
+        "instance_number": PHASES.index(phase) + 1,
+        "manufacturer": "Concors",
+        "manufacturer_model_name": "Concors",
+        "software_versions": "1",
+        "device_serial_number": "0",
+        "content_label": phase.upper(),
+    }
 
 
 def _header(path: Path) -> Dataset:
@@ -276,6 +281,7 @@ def _export(
     for phase, planes in zip(PHASES, planes_back(found, study.plan, drawn_on, at), strict=True):
         for count, dataset in enumerate(segmentations(planes, order, phase, algorithm)):
             path = out / f"{job.key}-{phase}{f'-{count + 1}' if count else ''}.dcm"
-            dcmwrite(path, dataset, enforce_file_format=True)
+            with quietly():
+                dcmwrite(path, dataset, enforce_file_format=True)
             written += 1
     return written

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from client.masks import Labelled
-from client.preprocess import Stack
+from client.placement import Stack
 
 __all__ = ["Refused", "VolumeStudy"]
 

@@ -18,7 +18,8 @@ from client.intake.nifti import index_nifti, read_nifti
 from client.masks import Labelled
 from client.nifti_images import index_nifti_images, read_nifti_study
 from client.numpy_images import index_archives, read_archive
-from client.preprocess import Prepared, Stack, find_lv_centre, prepare, systole
+from client.placement import Stack, find_lv_centre, systole
+from client.preprocess import Prepared, prepare
 from client.pseudonyms import pseudonym
 from client.quality import BURNED_TEXT, Quality, QualityLimits
 from client.reading import Imaged, judged, measurable

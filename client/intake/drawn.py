@@ -26,34 +26,14 @@ def places(plan: StackPlan) -> dict[tuple[str, int], Place]:
 
 
 def by_phase(drawn: Drawn, plan: StackPlan) -> Labelled:
-    """Gather planes into phases: those of one slice apart, of different slices the nearest.
-
-    An expert may take end-systole from one frame in most slices and from the next in another; all
-    of them are end-systole.
+    """Gather planes into phases, and pick ED and ES among them.
 
     Raises
     ------
     DataError
         If fewer than two phases of the cine are labelled.
     """
-    of_slice: dict[int, list[int]] = {}
-    for (a, j), labels in sorted(drawn.items()):
-        if labels.any():
-            of_slice.setdefault(a, []).append(j)
-    fullest = max(of_slice, key=lambda a: len(of_slice[a]), default=None)
-    if fullest is None:
-        raise DataError("mask at fewer than two cardiac phases")
-    centres = plan.cycles[fullest].phases[of_slice[fullest]]
-    chosen: dict[tuple[int, int], int] = {}
-    for a, frames in of_slice.items():
-        away = cyclic_distance(plan.cycles[a].phases[frames][:, None], centres)
-        for j, group in zip(frames, away.argmin(axis=1), strict=True):
-            at = (int(group), a)
-            if (
-                at not in chosen
-                or away[frames.index(j), group] < away[frames.index(chosen[at]), group]
-            ):
-                chosen[at] = j
+    centres, chosen = _groups(drawn, plan)
     by_group: dict[int, np.ndarray] = {}
     for (group, a), j in chosen.items():
         volume = by_group.setdefault(group, np.zeros(plan.shape[1:], dtype=np.uint8))
@@ -70,6 +50,38 @@ def by_phase(drawn: Drawn, plan: StackPlan) -> Labelled:
         if group == picked.phases[p] and not _shown(plan, phases[p], a, j)
     }
     return Labelled(picked.labels, (phases[0], phases[1]), drawn_on)
+
+
+def _groups(drawn: Drawn, plan: StackPlan) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    """Gather planes: those of one slice apart, of different slices with the nearest in phase.
+
+    An expert may take end-systole from one frame in most slices and from the next in another; all
+    of them are end-systole.
+
+    Returns
+    -------
+    centres : ndarray
+        Phase of each group, that of the slice with most planes.
+    chosen : dict
+        (group, acquired slice) to the frame of its cycle that was drawn on.
+    """
+    of_slice: dict[int, list[int]] = {}
+    for (a, j), labels in sorted(drawn.items()):
+        if labels.any():
+            of_slice.setdefault(a, []).append(j)
+    if not of_slice:
+        raise DataError("mask at fewer than two cardiac phases")
+    fullest = max(of_slice, key=lambda a: len(of_slice[a]))
+    centres = plan.cycles[fullest].phases[of_slice[fullest]]
+    chosen: dict[tuple[int, int], int] = {}
+    nearest: dict[tuple[int, int], float] = {}
+    for a, frames in of_slice.items():
+        for j in frames:
+            away = cyclic_distance(plan.cycles[a].phases[j], centres)
+            at = (int(away.argmin()), a)
+            if float(away.min()) < nearest.get(at, 1.0):
+                chosen[at], nearest[at] = j, float(away.min())
+    return centres, chosen
 
 
 def _shown(plan: StackPlan, t: int, a: int, j: int) -> bool:

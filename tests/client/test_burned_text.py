@@ -12,7 +12,7 @@ from client.intake.headers import read_header
 from client.intake.images import decode
 from client.intake.sorting import sort_study
 from client.intake.stacks import plan_stack
-from client.preprocess import Stack
+from client.placement import Stack
 from client.quality import BURNED_TEXT, QualityLimits, examine_cine, problems
 
 TEXT = "DOE JANE 1933"

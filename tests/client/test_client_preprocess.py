@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from client.preprocess import Stack, find_lv_centre, normalise, prepare, systole
+from client.placement import Stack, find_lv_centre, systole
+from client.preprocess import normalise, prepare
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import LV

@@ -11,7 +11,7 @@ from client.intake.images import decode
 from client.intake.sorting import sort_study
 from client.intake.stacks import plan_stack
 from client.mask_quality import MaskLimits, mask_problems
-from client.preprocess import Stack
+from client.placement import Stack
 from client.quality import QualityLimits, examine_cine, problems
 from protocol.config import Preprocessing
 from protocol.errors import DataError

@@ -16,7 +16,8 @@ from client.geometry import apply_turn, undo_turn
 from client.imaging import read_headers
 from client.intake.segmentations import read_segmentations
 from client.intake.walking import files_below
-from client.preprocess import Placement, labels_back, place, prepare
+from client.placement import Placement, labels_back, place
+from client.preprocess import prepare
 from client.pseudonyms import load_secret
 from client.reading import Study, read_study
 from client.segment_export import export_masks, planes_back

@@ -20,7 +20,7 @@ from client.intake.nifti_file import open_nifti
 from client.intake.numpy_file import open_npz
 from client.intake.sorting import sort_study
 from client.intake.stacks import plan_stack
-from client.preprocess import Stack
+from client.placement import Stack
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import LV, MYO, RV

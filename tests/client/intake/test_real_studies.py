@@ -17,7 +17,8 @@ from client.intake.images import decode
 from client.intake.segmentations import read_segmentations
 from client.intake.sorting import Sorted, sort_study
 from client.intake.stacks import BASE_TO_APEX, StackPlan, plan_stack
-from client.preprocess import Stack, place, prepare
+from client.placement import Stack, place
+from client.preprocess import prepare
 from client.segment_export import planes_back, segmentations
 from protocol.config import Preprocessing
 from shared_models.labels import LV, MYO, RV
