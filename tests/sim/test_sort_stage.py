@@ -17,6 +17,9 @@ from protocol.stats import merge_all
 from protocol.stats.confusion import ConfusionSums
 from sim.engines.local import run_local
 
+# A study of three hospitals, on a machine that may have other things to do.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 STUDY = {
     "name": "sorting",
     "seed": 5,

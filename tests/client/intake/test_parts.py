@@ -27,16 +27,26 @@ VIDA = dict.fromkeys((7001, 8001, 9001, 10001, 11001, 12001), "sax") | {
 }
 
 
-def _studies(root: Path, *, blank: bool) -> list[list[Frame]]:
+def _blanked(studies: list[list[Frame]]) -> list[list[Frame]]:
+    # Series description, protocol and sequence names are all the text that is ever read.
+    return [[replace(frame, text="") for frame in study] for study in studies]
+
+
+def _studies(root: Path, *, blank: bool = False) -> list[list[Frame]]:
     studies: dict[str, list[Frame]] = {}
     for path in sorted(root.rglob("*")):
         header = read_header(path) if path.is_file() else ()
         assert not isinstance(header, str), header
         for frame in header:
-            # Series description, protocol and sequence names are all the text that is ever read.
-            kept = replace(frame, text="") if blank else frame
-            studies.setdefault(frame.study_uid, []).append(kept)
-    return list(studies.values())
+            studies.setdefault(frame.study_uid, []).append(frame)
+    found = list(studies.values())
+    return _blanked(found) if blank else found
+
+
+@pytest.fixture(scope="module")
+def phantoms(whole_examinations: Path) -> dict[str, list[list[Frame]]]:
+    """The frames of every study of every vendor."""
+    return {vendor: _studies(whole_examinations / vendor / "dicom") for vendor in VENDORS}
 
 
 def _as_truth(parts: Iterable[Part]) -> list[SeriesTruth]:
@@ -44,11 +54,16 @@ def _as_truth(parts: Iterable[Part]) -> list[SeriesTruth]:
 
 
 @pytest.mark.parametrize(("blank", "share"), [(False, 1.0), (True, 0.97)])
-def test_phantom_examinations(whole_examinations: Path, blank: bool, share: float) -> None:
+def test_phantom_examinations(
+    whole_examinations: Path,
+    phantoms: dict[str, list[list[Frame]]],
+    blank: bool,
+    share: float,
+) -> None:
     right = total = 0
     for vendor in VENDORS:
         truth = read_series(whole_examinations, vendor)
-        studies = _studies(whole_examinations / vendor / "dicom", blank=blank)
+        studies = _blanked(phantoms[vendor]) if blank else phantoms[vendor]
         found = [entry for study in studies for entry in _as_truth(sort_parts(study))]
         assert len(found) == len(truth), "every part of a mixed series is found once"
         right, total = right + num_right(found, truth), total + len(truth)
@@ -56,9 +71,9 @@ def test_phantom_examinations(whole_examinations: Path, blank: bool, share: floa
 
 
 def test_mixed_series_are_split_and_the_order_of_files_is_irrelevant(
-    whole_examinations: Path,
+    phantoms: dict[str, list[list[Frame]]],
 ) -> None:
-    study = _studies(whole_examinations / "ge" / "dicom", blank=True)[0]
+    study = _blanked(phantoms["ge"])[0]
     parts = sort_parts(study)
     together = Counter(part.series_uid for part in parts if part.number)
     assert sorted(together.values()) == [2, 2, 3, 4], "late 4CH, flow, survey, cines"
@@ -91,8 +106,8 @@ def test_words_that_contradict_a_sure_geometry_only_warn(real_studies: Path) -> 
     assert "the text says 4ch" in wrong[0].reason
 
 
-def test_a_person_overrules_the_rule(whole_examinations: Path) -> None:
-    study = _studies(whole_examinations / "philips" / "dicom", blank=False)[0]
+def test_a_person_overrules_the_rule(phantoms: dict[str, list[list[Frame]]]) -> None:
+    study = phantoms["philips"][0]
     parts = sort_parts(study)
     cine = next(p for p in parts if (p.sequence, p.view) == ("cine", "sax"))
     mixed = next(p for p in parts if p.number == 2)
