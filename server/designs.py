@@ -6,17 +6,15 @@ same hospitals in other roles.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from protocol.config import Hospitals, Segmentation, Sorting, Stage, Study
 from protocol.errors import ConfigError
-from protocol.survival_config import COX_WEIGHTS, Prognosis
+from protocol.survival_config import COX_WEIGHTS, Prognosis, Regression
 from protocol.training_config import Strategy
 from protocol.validation_config import Design
 
-__all__ = ["derive"]
+__all__ = ["derive", "sections_alone"]
 
-Section = TypeVar("Section", Sorting, Segmentation, Prognosis)
 MAX_NAME = 64
 TAGS = {"leave-one-hospital-out": "loho", "hospital-matrix": "at"}
 
@@ -72,30 +70,38 @@ def _derived(study: Study, design: Design, name: str) -> Study:
     stages: tuple[Stage, ...] = study.stages
     if "validate" not in stages:
         stages = (*stages, "validate")
+    sections = sections_alone(study) if len(hospitals.train) == 1 else {}
+    regression = sections.pop("regression", study.regression)
     changes = {
         "name": _short(f"{study.name}-{TAGS[design]}-{name}"),
         "hospitals": hospitals,
         "stages": stages,
-        "regression": study.regression.model_copy(update={"patients": "training"}),
+        "regression": regression.model_copy(update={"patients": "training"}),
         "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
     }
-    if len(hospitals.train) == 1:
-        changes |= {
-            "sort": _plain(study.sort),
-            "segment": _plain(study.segment),
-            "prognosis": _plain(study.prognosis),
-        }
-    return study.model_copy(update=changes)
+    return study.model_copy(update=changes | sections)
 
 
-def _plain(section: Section) -> Section:
-    head = section.head if isinstance(section, Prognosis) else ""
-    if head == "cox_two_phase":
-        # Its strategy is the optimiser, also of one hospital.
-        return section
-    # One hospital has nothing to aggregate: a server's momentum would only distort its training.
-    strategy = Strategy(weight_by="events" if head in COX_WEIGHTS else "patients")
-    return section.model_copy(update={"strategy": strategy})
+def sections_alone(study: Study) -> dict[str, Sorting | Segmentation | Prognosis | Regression]:
+    """Return the sections of a study in which one hospital trains, by their names.
+
+    One hospital has nothing to aggregate: a server's momentum would only distort its training. But
+    the strategy of ``cox_two_phase`` is the optimiser itself, and stays. Nor can the only hospital
+    be left out to choose a penalty: folds of its patients are, of the site-stratified form, which
+    with one hospital is the pooled one on exact times.
+    """
+    prognosis, regression = study.prognosis, study.regression
+    if prognosis.head != "cox_two_phase":
+        weight = "events" if prognosis.head in COX_WEIGHTS else "patients"
+        prognosis = prognosis.model_copy(update={"strategy": Strategy(weight_by=weight)})
+    if regression.chooses_penalty and regression.fold_by == "hospitals":
+        regression = regression.model_copy(update={"fold_by": "patients", "form": "stratified"})
+    return {
+        "sort": study.sort.model_copy(update={"strategy": Strategy()}),
+        "segment": study.segment.model_copy(update={"strategy": Strategy()}),
+        "prognosis": prognosis,
+        "regression": regression,
+    }
 
 
 def _short(name: str) -> str:

@@ -7,20 +7,18 @@ people.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import yaml
 
-from protocol.config import Hospitals, Segmentation, Sorting, Study
-from protocol.survival_config import Prognosis
-from protocol.training_config import Strategy
+from protocol.config import Hospitals, Study
+from server.designs import sections_alone
 from sim.pooled import make_pooled
 
 __all__ = ["Arm", "Comparator", "make_arms"]
 
 Comparator = Literal["pooled", "local"]
 POOLED = "pooled"
-Section = TypeVar("Section", Sorting, Segmentation, Prognosis)
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,6 @@ def make_arms(
     return arms
 
 
-def _alone(section: Section) -> Section:
-    # One hospital has nothing to aggregate: a server's momentum would only distort its training.
-    return section.model_copy(update={"strategy": Strategy()})
-
-
 def _arm(
     name: str, study: Study, hospitals: Hospitals, sites: Mapping[str, Path], run_dir: Path
 ) -> Arm:
@@ -84,9 +77,7 @@ def _arm(
             update={
                 "name": f"{study.name}-{suffix}"[:64],
                 "hospitals": hospitals,
-                "sort": _alone(study.sort),
-                "segment": _alone(study.segment),
-                "prognosis": _alone(study.prognosis),
+                **sections_alone(study),
                 # Designs and subgroups are of the federated models.
                 "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
             }

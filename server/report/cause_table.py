@@ -37,7 +37,7 @@ def _cells(cause: CauseRow, index: int) -> tuple[str, str, str]:
     seen, last = cause.seen[index], index == len(cause.seen) - 1
     ranked = DASH
     if last and cause.pairs.comparable:
-        ranked = f"{number(cause.pairs.c_index, 3)}\n{cause.events} events"
+        ranked = f"{number(cause.pairs.c_index, 3)}\n{cause.pairs.num_events} events"
     return number(seen.predicted, 3), _observed(seen), ranked if last else ""
 
 

@@ -124,3 +124,10 @@ def test_a_hospital_alone_keeps_what_its_head_needs(head: str, name: str, weight
     alone = derive(whole, "hospital-matrix")["a"].prognosis.strategy
     assert (alone.name, alone.weight_by) == (name, weight)
     parse(Study, derive(whole, "hospital-matrix")["a"].model_dump(by_alias=True), "derived")
+
+
+def test_the_only_hospital_is_not_left_out_to_choose_a_penalty() -> None:
+    section = {"covariates": ["age"], "penalty": "auto", "fold_by": "hospitals", "form": "grid"}
+    alone = derive(study(["a", "b"], regression=section), "hospital-matrix")["a"]
+    assert (alone.regression.fold_by, alone.regression.form) == ("patients", "stratified")
+    parse(Study, alone.model_dump(by_alias=True), "derived")
