@@ -182,7 +182,7 @@ def test_no_number_name_or_path_is_kept(elm: Path) -> None:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     record = json.loads(header["__metadata__"]["record"])
     assert set(record) == {"intake_version", "patients", "refused"}
-    kept = {"key", "vendor", "field_strength_t", "spacing_mm", "quality"}
+    kept = {"key", "vendor", "field_strength_t", "spacing_mm", "quality", "partial"}
     assert set(record["patients"][0]) == kept
     text = json.dumps(header) + repr(cohort.refused) + "".join(p.key for p in cohort.patients)
     assert not any(number in text for number in numbers)
