@@ -54,7 +54,7 @@ class _Patient(BaseModel):
 
 class _Refused(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["file", "series", "patient", "mask"]
+    kind: Literal["file", "series", "stack", "patient", "mask"]
     reason: Annotated[str, Field(max_length=500, pattern=r"^[\x20-\x7e]+$")]
     count: int = Field(ge=1)
 

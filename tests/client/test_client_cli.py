@@ -55,7 +55,7 @@ def test_a_page_shows_what_was_read(phantom_hospitals: Path, tmp_path: Path) -> 
     text = page.read_text(encoding="utf-8")
     assert page.stat().st_mode & 0o077 == 0
     # Three patients, two phases each; one dot a patient and figure.
-    assert text.count("data:image/png") == 6 and text.count("<circle") == 21
+    assert text.count("data:image/png") == 6 and text.count("<circle") == 24
     for reason in ("localizer", "long-axis view"):
         assert reason in text
     with (site / "outcomes.csv").open() as stream:
