@@ -21,6 +21,7 @@ def test_the_readme_has_something_to_run() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_readme_blocks_run(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -12,6 +12,7 @@ OPTIONS = {
     "unet": {"channels": (8, 16, 32)},
     "fcn": {"channels": (8, 16, 32), "num_convs": (1, 1, 1), "side_channels": 8},
     "prognosis": {"num_tabular": 3, "num_intervals": 4},
+    "sorting": {"channels": (4, 8)},
     "tabular": {"num_tabular": 3, "num_intervals": 4},
 }
 
@@ -89,7 +90,11 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("unet3", {}, "Network 'unet3' is unknown; choose one of fcn, prognosis, tabular, unet."),
+        (
+            "unet3",
+            {},
+            "Network 'unet3' is unknown; choose one of fcn, prognosis, sorting, tabular, unet.",
+        ),
         ("unet", {"depth": 3}, "The options of network 'unet' .depth. do not fit"),
         ("unet", {"channels": (8,)}, "give two or more positive numbers"),
         ("unet", {"dropout": 1.0}, "outside \\[0, 1\\)"),
