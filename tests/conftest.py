@@ -28,7 +28,13 @@ WHOLE = ("siemens", "philips", "ge", "canon")
 def whole_examinations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small hospital a vendor, with every sequence and view, and the truth of each series."""
     out = tmp_path_factory.mktemp("whole")
-    images = {"cine_frames": 8, "matrix_px": 64, "sublevels": 1, "all_sequences": True}
+    images = {
+        "cine_frames": 8,
+        "matrix_px": 64,
+        "fov_mm": [215.0, 240.0],
+        "sublevels": 1,
+        "all_sequences": True,
+    }
     sites = [{"name": name, "num_patients": 2, "vendors": {name: 1}} for name in WHOLE]
     config = PhantomConfig.model_validate({"hospitals": sites, "images": images})
     make_hospitals(config, out, seed=7)

@@ -126,7 +126,7 @@ def test_slices_outside_the_ventricle_are_empty() -> None:
     motion = beat(heart, PUMP, np.ones_like(heart.endo_mm), np.array([0.0, 0.35]))
     pose = Pose.draw(np.random.default_rng(0))
     stack = short_axis_stack(
-        pose, 97.25, spacing_mm=2.0, size_px=110, thickness_mm=8.0, step_mm=10.0, lead_mm=10.0,
+        pose, 97.25, spacing_mm=2.0, size_px=110, thickness_mm=8.0, step_mm=10.0, lead_mm=9.0,
         off_centre_mm=np.zeros(2),
     )  # fmt: skip
     canvas = np.zeros((2, len(stack.origin_mm), 110, 110), np.float32)

@@ -26,7 +26,7 @@ STUDY = {
     "hospitals": {"train": ["siemens", "ge"], "external": ["canon"]},
     "stages": ["survey", "sort", "validate"],
     "preprocessing": {"spacing_mm": 2.5, "crop_px": 32},
-    "sort": {"rounds": 6},
+    "sort": {"rounds": 16},
     "validate": {"subgroups": False},
 }
 
