@@ -54,7 +54,9 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
     strategy = build(section.strategy.name, section.strategy.options)
     checkpoints = Checkpoints(centre.run_dir / "prognosis")
     binding = _binding(centre, findings, step_months)
-    at = where_to_go_on(checkpoints, arrays, strategy.init(arrays), binding)
+    # Gradients are float64, and so is what the strategy keeps of them.
+    fresh = strategy.init({name: array.astype(np.float64) for name, array in arrays.items()})
+    at = where_to_go_on(checkpoints, arrays, fresh, binding)
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
     for number in range(len(history) + 1, section.rounds + 1):
