@@ -1,8 +1,8 @@
 """The wanted elements of an ordinary DICOM file, from its first bytes.
 
-Nine in ten files are little-endian with a header of a few kilobytes; for them one read and one walk
-over tags and lengths take a quarter of the time of a general parser. Whatever is out of the
-ordinary is left to pydicom: the answer is `None`, never a guess.
+Most files are little-endian with a header of a few kilobytes; for them one read and one walk over
+tags and lengths are enough, faster than a general parser. Whatever is out of the ordinary is left to
+pydicom: the answer is `None`, never a guess.
 """
 
 import os
