@@ -1,8 +1,8 @@
 """The wanted elements of an ordinary DICOM file, from its first bytes.
 
 Most files are little-endian with a header of a few kilobytes; for them one read and one walk over
-tags and lengths are enough, faster than a general parser. Whatever is out of the ordinary is left to
-pydicom: the answer is `None`, never a guess.
+tags and lengths are enough, faster than a general parser. Whatever is out of the ordinary is left
+to pydicom: the answer is `None`, never a guess.
 """
 
 import os
