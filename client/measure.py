@@ -68,7 +68,9 @@ def segment_patients(
 
 
 def measure(hospital: Hospital, question: Question) -> Answer:
-    """Measure every patient with the study's segmentation network and keep the result on disk.
+    """Measure with the study's segmentation network and keep the result on disk.
+
+    Every patient is measured; of a hospital that only validates on its held-out patients these.
 
     Returns
     -------
@@ -91,12 +93,16 @@ def measure(hospital: Hospital, question: Question) -> Answer:
             f"The study asks for '{unknown[0]}', which is no measurement; choose from "
             f"{', '.join(MEASUREMENTS)}."
         )
-    patients = hospital.patients
+    internal = hospital.name in study.hospitals.internal
+    patients = hospital.held_out if internal else hospital.patients
     if not all(patient.has_images for patient in patients):
         raise DataError(
             f"{hospital.name} has no images to measure; name it in a study without the stages "
             "segment and measure."
         )
+    if not patients:
+        nobody = Moments.of(section.measurements, np.empty((0, len(section.measurements))))
+        return Answer({"measurements": nobody.to_dict()})
     labels = segment_patients(hospital, study, question.arrays, patients)
     rows = [
         measure_patient(p, found, section.measurements)
@@ -111,7 +117,7 @@ def measure(hospital: Hospital, question: Question) -> Answer:
         np.stack([present for _, present in crops]),
         values,
     )
-    training = values[: len(hospital.training)]
+    training = values[: 0 if internal else len(hospital.training)]
     moments = Moments.of(section.measurements, training).suppressed(hospital.config.min_cell)
     return Answer({"measurements": moments.to_dict()})
 
