@@ -25,6 +25,7 @@ from server.initial import prognosis_weights, segmentation_weights, sorting_weig
 from server.regression import fit_regression
 from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import Stage, run_rounds
+from server.starting import starting_weights
 from server.subgroups import ask_subgroups
 from server.two_phase import train_two_phase
 from shared_models.heads import choose_head
@@ -57,16 +58,16 @@ def survey(centre: Centre, findings: Findings) -> None:
 def sort(centre: Centre, findings: Findings) -> None:
     """Train the network that sorts series where the hospitals' rules are unsure."""
     study = centre.study
-    findings.sorting = _train(centre, findings, "sort", sorting_weights(study), study.sort.strategy)
+    first = starting_weights(centre.run_dir, study, "sort", sorting_weights(study))
+    findings.sorting = _train(centre, findings, "sort", first, study.sort.strategy)
     findings.agreed["sorting"] = fingerprint(findings.sorting)
 
 
 def segment(centre: Centre, findings: Findings) -> None:
     """Train the segmentation network on the hospitals that have masks."""
     study = centre.study
-    findings.segmentation = _train(
-        centre, findings, "segment", segmentation_weights(study), study.segment.strategy
-    )
+    first = starting_weights(centre.run_dir, study, "segment", segmentation_weights(study))
+    findings.segmentation = _train(centre, findings, "segment", first, study.segment.strategy)
     findings.agreed["segmentation"] = fingerprint(findings.segmentation)
 
 
@@ -91,7 +92,8 @@ def prognosis(centre: Centre, findings: Findings) -> None:
     study = centre.study
     cuts, tables = findings.agreed["cuts_months"], _life_tables(centre, findings)
     head = choose_head(study.prognosis.head)
-    first = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
+    fresh = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
+    first = starting_weights(centre.run_dir, study, "prognosis", fresh)
     if head.needs_baseline:
         findings.agreed["events_per_hospital"] = events_per_hospital(tables)
     if head.two_phase:
