@@ -38,7 +38,8 @@ def guarded(handler: Handler) -> Handler:
             refusal = Refusal(
                 UNEXPECTED,
                 f"The client failed unexpectedly in {handler.__name__}; where, and with what kind "
-                "of error, stands in the hospital's own log, .concors/client.log, and nowhere else.",
+                "of error, stands in the hospital's own log, .concors/client.log, and nowhere "
+                "else.",
             )
             _log(context, handler.__name__, error)
         return Message(refusal.to_error(), reply_to=message)
