@@ -36,7 +36,7 @@ def draw_spent(
         axes.annotate("study cap", (0, policy.study_epsilon), va="bottom")
     axes.set(xlabel="reservation", ylabel=f"epsilon at delta {delta:g}", xlim=(0, None))
     axes.set_ylim(0, None)
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     try:
         with mpl.rc_context({"svg.hashsalt": "spent"}):
             figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
