@@ -16,6 +16,7 @@ from client.check_page import write_page
 from client.cohort import Patient, load_cohort
 from client.intake.dropped import DroppedTags
 from client.pacs_cli import fetch_command
+from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
 from client.series_list import list_series, write_list
 from client.site import load_site
@@ -234,6 +235,8 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
 
 
 app.command("fetch")(fetch_command)
+app.command("spent")(spent_command)
+app.command("plan-privacy")(plan_privacy_command)
 
 
 def main() -> None:

@@ -87,6 +87,13 @@ def test_a_reservation_that_was_never_committed_counts(tmp_path: Path) -> None:
     ledger.commit(first)
     assert [e.committed for e in ledger.entries()] == [True, False]
     assert open_ledger(tmp_path).spent(1e-5) == epsilon([ROUND, ROUND], 1e-5)
+    # Those that are never committed end where those that are end.
+    committed, count = len(fill(tmp_path / "committed")), 2
+    with pytest.raises(BudgetError, match="budget of study demo"):
+        while True:
+            ledger.reserve("demo", "segment", ROUND, POLICY)
+            count += 1
+    assert count == committed
 
 
 def test_committing_twice_is_committing_once(tmp_path: Path) -> None:
