@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=100)
     repeats = parser.parse_args().repeats
-    print(f"epsilon at delta {DELTA:g}: of one answer, of survey and evaluation")
+    print(f"epsilon at delta {DELTA:g}: of one answer; of survey, scores and evaluation")
     for noise in NOISES:
         one = [Spend(noise_multiplier=noise, sampling_rate=1.0, num_steps=1)]
         costs = (epsilon(one, DELTA), epsilon(one * 3, DELTA))

@@ -23,7 +23,7 @@ from privacy.consistency import in_multiples, nearest_table, whole_counts
 from privacy.noised_sums import Block, one_cell
 from privacy.policy import PrivacyPolicy
 from protocol.arrays import fingerprint
-from protocol.errors import PrivacyError
+from protocol.errors import PayloadError, PrivacyError
 from protocol.evaluation import EvaluationPlan, horizon_key
 from protocol.payload import Answer, Question
 from protocol.stats import Histogram, LifeTable, ScoreTable, monthly_grid, risk_group
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 TIME_SPANS = 4
+MAX_HORIZONS = 6  # of `protocol.validation_config`
 COARSE_BINS = 25
 FINER = SCORE_BINS // COARSE_BINS
 
@@ -56,6 +57,7 @@ def scores(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> Answ
         ``scores`` of the risk by the agreed horizon, ``scores_at`` by each named horizon.
     """
     agreed = question.agreed
+    _require_few(len(agreed["horizons_months"]), MAX_HORIZONS, "horizons")
     times = tuple(sorted({float(agreed["horizon_months"]), *agreed["horizons_months"]}))
     patients = has_outcome(hospital.training)
     asked = {**_asked(question), "times": list(times)}
@@ -102,6 +104,7 @@ def validate(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> An
     """
     _require_from_zero(hospital)
     study, agreed = question.study, question.agreed
+    _require_few(len(agreed["risk_cuts"]) + 1, study.validate_.risk_groups, "groups of risk")
     plan = EvaluationPlan.from_dict(agreed.get("evaluation"))
     # Groups end where a bin of the common score table does, so that no bin is of two groups.
     aligned = _nearest(tuple(agreed["risk_cuts"]), plan.score_edges)
@@ -159,6 +162,15 @@ def table_blocks(
     column = np.where(counted, span, num_spans + span)
     width = 2 * num_spans + 1
     return {"table": one_cell(group * width + column, (len(cuts) + 1) * width)}
+
+
+def _require_few(number: int, most: int, what: str) -> None:
+    """Bound what the centre asks before a table of it is made for every patient."""
+    if number > most:
+        raise PayloadError(
+            f"The centre asks about {number} {what}, where the study has {most} at most; both ends "
+            "must run the same version."
+        )
 
 
 def _require_from_zero(hospital: Hospital) -> None:

@@ -12,13 +12,15 @@ what adding or removing its patient changes, its length is at most the square ro
 ``z``, without sampling, once: ``Spend(z, 1, 1)``.
 
 **Fineness.** A count of one patient is `FINENESS` units. So the noise is hundreds of units wide and
-more, and the exact curve of the discrete law, of which the accountant takes the continuous one, is
-the same to about ``1 / (z D)^2 < 1e-5`` of its height: a midpoint sum of the same integrand.
+more, and delta as a function of epsilon, of which the accountant takes that of the continuous law,
+is the same for the discrete one to 1e-5 of its height from z = .3 on: a sum of fine steps in place
+of the integral.
 
 **What is computed from noised sums** (means, curves, totals that fit together) costs nothing.
 
 **Not covered.** Counts of series or files, of which one patient can have any number, are not asked.
 Which patients stand on which side of a split must not depend on other patients (`client.holdout`).
+Images filed under two patient numbers leave out both; the two are one patient in the sense above.
 That a question was asked at all, and that it was declined, is no secret.
 """
 

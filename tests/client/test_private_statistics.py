@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from client import kept_answers, private_answers
+from client import kept_answers, private_answers, private_validation
 from client.cohort import Cohort, Patient
 from client.dictionary import COVARIATES
 from client.holdout import held_out
@@ -36,7 +36,7 @@ from privacy.noised_sums import (
 )
 from privacy.policy import PrivacyPolicy
 from protocol.config import Study
-from protocol.errors import BudgetError, PrivacyError
+from protocol.errors import BudgetError, PayloadError, PrivacyError
 from protocol.payload import Question
 from protocol.stats import LifeTable, Moments, PairCounts
 from protocol.stats.missingness import Missingness
@@ -420,6 +420,21 @@ def test_what_cannot_be_noised_is_refused_in_one_sentence(asked: str, tmp_path: 
     assert sentence.startswith(f"alder answers with noise only and declines '{asked}', which asks")
     assert sentence.count(". ") == 0 and str(tmp_path) not in sentence
     assert not (tmp_path / ".concors").exists()
+
+
+def test_a_table_of_more_groups_than_the_study_has_is_not_made(tmp_path: Path) -> None:
+    site = hospital([], tmp_path)
+    agreed = {"risk_cuts": [0.1, 0.2, 0.3], "horizons_months": [float(m) for m in range(1, 8)]}
+    with pytest.raises(PayloadError, match="asks about 4 groups of risk, where the study has 3"):
+        private_validation.validate(site, Question(STUDY, "x", agreed), terms(1.0))
+    with pytest.raises(PayloadError, match="asks about 7 horizons, where the study has 6 at most"):
+        private_validation.scores(site, Question(STUDY, "x", agreed), terms(1.0))
+    late = site.config.outcomes.model_copy(update={"start": "begun"})
+    config = site.config.model_copy(update={"outcomes": late})
+    with pytest.raises(PrivacyError, match="alder has outcomes with a column of late entry"):
+        question = Question(STUDY, "x", agreed)
+        private_validation.validate(replace(site, config=config), question, terms(1.0))
+    assert not site_ledger(tmp_path).entries()
 
 
 def test_ranges_are_public_and_a_study_may_state_its_own() -> None:

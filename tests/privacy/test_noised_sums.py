@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from privacy.discrete_gaussian import Below
 from privacy.noised_sums import (
@@ -103,3 +104,17 @@ def test_sums_of_one_answer_are_of_the_same_patients() -> None:
 def test_a_range_is_finite_and_rises(limits: tuple[float, float]) -> None:
     with pytest.raises(PrivacyError, match="without a finite public range"):
         clamped([[1.0]], [limits])
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 3.0])
+def test_the_discrete_law_is_as_private_as_the_accountant_takes_it_for(noise: float) -> None:
+    """Delta of epsilon by its definition, beside the Gaussian's (Balle & Wang 2018, eq. 6)."""
+    sd = noise * FINENESS
+    places = np.arange(-int(12 * sd) - FINENESS, int(12 * sd) + FINENESS)
+    with_patient, without = (np.exp(-((places - m) ** 2) / (2 * sd**2)) for m in (FINENESS, 0))
+    for epsilon in (0.1 / noise, 1 / noise, 3 / noise):
+        over = np.maximum(with_patient - np.exp(epsilon) * without, 0).sum()
+        discrete = over / np.exp(-(places**2) / (2 * sd**2)).sum()
+        half, shift = 1 / (2 * noise), epsilon * noise
+        continuous = norm.cdf(half - shift) - np.exp(epsilon) * norm.cdf(-half - shift)
+        assert discrete == pytest.approx(continuous, rel=1e-5)
