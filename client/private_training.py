@@ -43,7 +43,7 @@ __all__ = ["PrivateSummary", "mean_over_slices", "train_privately"]
 
 # Patients whose maps are held at once by one thread: large enough for fast convolutions, and small
 # enough to need no more memory than a batch of the same patients without privacy.
-CHUNK_SIZE = 4
+CHUNK_SIZE = 8
 
 
 @dataclass(frozen=True)
