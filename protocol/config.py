@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from protocol.errors import ConfigError
+from protocol.privacy_config import PrivacyAsked
 from protocol.survival_config import Prognosis, Regression
 from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.validation_config import HoldOut, Validation
@@ -157,6 +158,7 @@ class Study(Frozen):
     stages: tuple[Stage, ...] = PIPELINE
     preprocessing: Preprocessing = Preprocessing()
     holdout: HoldOut = HoldOut()
+    privacy: PrivacyAsked = PrivacyAsked()
     sort: Sorting = Sorting()
     segment: Segmentation = Segmentation()
     regression: Regression = Regression()

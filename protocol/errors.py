@@ -5,10 +5,12 @@ What leaves a hospital is a code and a sentence of ours, never the text of a for
 """
 
 __all__ = [
+    "BudgetError",
     "ConcorsError",
     "ConfigError",
     "DataError",
     "PayloadError",
+    "PrivacyError",
     "QuorumError",
     "TrainingError",
     "TransferError",
@@ -65,3 +67,15 @@ class TransferError(ConcorsError):
     """An image archive did not send what it was asked for, or not within the bounds."""
 
     code = "E600"
+
+
+class BudgetError(ConcorsError):
+    """The hospital declines: what is asked would spend more privacy than its policy allows."""
+
+    code = "E700"
+
+
+class PrivacyError(ConcorsError):
+    """What is asked cannot be private, the policy refuses it, or the ledger cannot be trusted."""
+
+    code = "E710"
