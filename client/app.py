@@ -9,7 +9,9 @@ from flwr.clientapp import ClientApp
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
+from client.policy import load_policy
 from client.site import load_site
+from privacy.policy import agree
 from protocol import audit
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
@@ -23,7 +25,14 @@ def _answer(
 ) -> Message:
     question = Question.from_records(message.content)
     hospital = open_hospital(site_directory(context), question.study)
-    answer = function(hospital, question)
+    policy = load_policy(hospital.directory, hospital.config).privacy
+    terms = agree(policy, question.study.privacy)
+    if terms is None:
+        answer = function(hospital, question)
+    else:
+        from client.private_answers import private_answer
+
+        answer = private_answer(hospital, question, terms, message.metadata.message_type)
     _record(hospital, message, {"study": question.study.name})
     return Message(answer.to_records(), reply_to=message)
 

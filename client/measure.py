@@ -27,7 +27,7 @@ from shared_models.networks import build
 from shared_models.postprocess import clean_labels
 from shared_models.weights import from_arrays
 
-__all__ = ["Measured", "load_measured", "measure", "segment_patients"]
+__all__ = ["Measured", "load_measured", "measure", "measured_values", "segment_patients"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ def measure(hospital: Hospital, question: Question) -> Answer:
     -------
     Answer
         ``measurements``: suppressed Moments of the training patients.
+    """
+    names, training = question.study.prognosis.measurements, len(hospital.training)
+    moments = Moments.of(names, measured_values(hospital, question)[:training])
+    return Answer({"measurements": moments.suppressed(hospital.config.min_cell).to_dict()})
+
+
+def measured_values(hospital: Hospital, question: Question) -> np.ndarray:
+    """Measure every patient, keep the result on disk, and return the values, float64 (N, Q).
 
     Raises
     ------
@@ -111,9 +119,7 @@ def measure(hospital: Hospital, question: Question) -> Answer:
         np.stack([present for _, present in crops]),
         values,
     )
-    training = values[: len(hospital.training)]
-    moments = Moments.of(section.measurements, training).suppressed(hospital.config.min_cell)
-    return Answer({"measurements": moments.to_dict()})
+    return values
 
 
 def _path(hospital: Hospital, study: Study, segmentation: str) -> Path:

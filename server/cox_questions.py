@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.errors import PrivacyError
 from protocol.stats import LifeTable, merge_all
 from protocol.stats.cox import CoxSums
 from protocol.stats.cox_grid import CoxGridSums
@@ -76,10 +77,17 @@ class CoxQuestions:
         ------
         HospitalsLeft
             If not all of them answered (the first question may lose hospitals).
+        PrivacyError
+            If none of them may answer.
         """
         agreed = {**self.agreed, "cox": self.question(want, beta, hazard)}
-        answers = self.centre.answers(QUESTION, self.sites, agreed)
+        answers = self.centre.answers(QUESTION, self.sites, agreed, may_decline=True)
         present = tuple(site for site in self.sites if site in answers)
+        if not present:
+            raise PrivacyError(
+                "Every hospital's privacy policy forbids the sums of a Cox regression, so the "
+                "study has none; leave the stage regression out."
+            )
         if present != self.sites:
             self.sites, first = present, self.rounds == 0
             if not first:

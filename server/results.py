@@ -88,6 +88,8 @@ class Hospital(Frozen):
         Mean, sd and missing count of each covariate in the units of ``units``.
     refused : dict of str to int or None
         Series or patients the hospital could not use, by kind.
+    noise_sd : float or None
+        Standard deviation of the noise on the hospital's counts, patients; None if they are exact.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Hospital(Frozen):
     covariates: MomentsField | None = None
     units: dict[str, str] = Field(default_factory=dict)
     refused: dict[str, Count] = Field(default_factory=dict)
+    noise_sd: float | None = Field(None, gt=0)
 
 
 class Training(Frozen):
