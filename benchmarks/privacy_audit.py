@@ -74,7 +74,7 @@ ATTACKS = {
 DIGITS = "Small networks on digits"
 # 300 steps of clipping norm 1 with a tenth of 200 patients in each.
 TOY = {"sampling_rate": 0.1, "num_steps": 300, "learning_rate": 0.12}
-TOY_NOISE = (1.0, 1.5, 2.0)
+TOY_NOISE = (1.0, 1.5)
 NOTES = (
     "Membership: models trained alike on random halves of the patients, each attacked with the "
     "others as its shadow models; online the shadows were trained with and without the patient in "
@@ -145,7 +145,7 @@ def digits() -> Iterator[AuditFigure]:
         losses = membership_losses(private)
         print(f"  accuracy on other images {losses.accuracy:.3f}")
         yield from membership(DIGITS, losses.confidences, losses.members, level)
-    rows = range(0, 70, 7)
+    rows = range(0, 56, 7)
     once = {"noise_multiplier": 1.0, "sampling_rate": 1.0, "num_steps": 1}
     for noise in (None, 1.0):
         pairs = np.array([invert_digit(row, noise_multiplier=noise) for row in rows])
@@ -284,7 +284,7 @@ def invert_row(subject: Subject) -> Iterator[AuditFigure]:
         )  # fmt: skip
 
 
-def invert_slice(subject: Subject, num_images: int = 3, steps: int = 40) -> Iterator[AuditFigure]:
+def invert_slice(subject: Subject, num_images: int = 2, steps: int = 40) -> Iterator[AuditFigure]:
     """Seek a slice by the gradient it gave, its mask known."""
     model = subject.make(2)
     attacked = twice_differentiable(model)
@@ -324,13 +324,14 @@ def network(subject: Subject, num_models: int) -> Iterator[AuditFigure]:
     yield from (invert_row if "tabular" in subject.patients else invert_slice)(subject)
     for private in (False, True):
         yield from hospitals(subject, private=private)
+    for private in (False, True):
         yield from shadow_models(subject, num_models, private=private)
 
 
 PARTS = {
     "digits": digits,
     "tabular": lambda: network(survival_subject(), 16),
-    "unet": lambda: network(segmentation_subject(), 10),
+    "unet": lambda: network(segmentation_subject(), 8),
 }
 
 
