@@ -18,8 +18,12 @@ from privacy.policy import PrivacyPolicy
 from protocol.arrays import fingerprint
 from protocol.payload import Answer, Question
 from protocol.stats import Moments, OverlapSums
+from protocol.stats.sums import FloatArray, IntArray
 
 __all__ = ["measure", "overlap", "overlap_blocks", "told_moments"]
+
+USUAL_MEAN_SD = 0.5
+USUAL_VARIANCE = 1 / 9
 
 
 def told_moments(
@@ -39,10 +43,7 @@ def told_moments(
     missing, unit, square = told.sums[block].reshape(3, len(names))
     absent = np.clip(np.rint(missing), 0, num_patients).astype(np.int64)
     n = num_patients - absent
-    some = np.maximum(n, 1)
-    mean = np.clip(unit / some, -1, 1)
-    # A spread below what the noise can show is told as that: a 0 would look like a constant.
-    variance = np.maximum(square / some + 0.5 - mean**2, np.minimum(told.noise_sd / some, 1.0))
+    mean, variance = _shrunken(unit, square, np.maximum(n, 1), told.noise_sd)
     low, high = np.array(ranges, np.float64).reshape(-1, 2).T
     half = (high - low) / 2
     known = n > 0
@@ -51,8 +52,28 @@ def told_moments(
         n,
         absent,
         np.where(known, low + (mean + 1) * half, 0.0),
-        np.where(known, np.minimum(variance, 1.0) * half**2 * n, 0.0),
+        np.where(known, variance * half**2 * np.maximum(n - 1, 0), 0.0),
     )
+
+
+def _shrunken(
+    unit: FloatArray, square: FloatArray, n: IntArray, noise_sd: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance in [-1, 1] units, drawn to what is usual as far as noise blurs them.
+
+    Usual is the middle of the range, to within half of it, and the variance of a normal variable of
+    which the range holds three standard deviations to each side, to within as much again: the mean
+    of both, weighted by what each is worth. A spread of 0 or below would look like a constant, and
+    a mean at the range's end like an odd hospital.
+    """
+    blur = noise_sd / n
+    own = 1 / (1 + (blur / USUAL_MEAN_SD) ** 2)
+    mean = np.clip(own * unit / n, -1, 1)
+    own = 1 / (1 + (blur / USUAL_VARIANCE) ** 2)
+    usual = (1 - own) * USUAL_VARIANCE
+    # Of n values, as Moments count them: n - 1.
+    variance = (square / n + 0.5 - mean**2) * n / np.maximum(n - 1, 1)
+    return mean, np.clip(own * variance + usual, usual, 1.0)
 
 
 def _counted(values: np.ndarray, ranges: Sequence[tuple[float, float]]) -> dict[str, Block]:

@@ -62,7 +62,7 @@ def survey_blocks(hospital: Hospital, study: Study) -> dict[str, Block]:
     cells = _follow_up_cells(everyone, side, study)
     blocks = {
         "side": one_cell(side, 2),
-        "status": one_cell(status, 3),
+        "status": one_cell(status, _num_status(hospital)),
         "follow_up": one_cell(cells, 2 * _width(study), TABLE_WEIGHT),
         "covariates": covariates,
     }
@@ -72,6 +72,12 @@ def survey_blocks(hospital: Hospital, study: Study) -> dict[str, Block]:
 def _has_images(hospital: Hospital) -> bool:
     """Whether the hospital is one of images: its settings say so, whoever the patients are."""
     return hospital.config.images is not None or bool(hospital.config.members)
+
+
+def _num_status(hospital: Hospital) -> int:
+    """Return how many kinds of end of follow-up there can be: censored, event, competing event."""
+    outcomes = hospital.config.outcomes
+    return 2 if outcomes is not None and outcomes.causes == 1 else 3
 
 
 def _followed(patient: Patient) -> bool:
@@ -136,6 +142,7 @@ def survey(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> Answ
         "ranges": public_ranges(study.covariates, study),
         "grid": list(survey_grid(study)),
         "causes": study.prognosis.num_causes,
+        "status": _num_status(hospital),
         "holdout": study.holdout.model_dump(),
         "seed": study.seed,
         "sort": "sort" in study.stages,
@@ -186,7 +193,7 @@ class _Document:
             "min_cell": min_cell,
             "patients": suppress_count(self.patients, min_cell) or None,
             "events": suppress_count(int(self.status[1]), min_cell),
-            "competing_events": suppress_count(int(self.status[2]), min_cell),
+            "competing_events": suppress_count(int(self.status[2:].sum()), min_cell),
             **self._follow_up(),
             "vendors": self._categories("vendor"),
             "units": {name: COVARIATES[name].unit for name in names if name in COVARIATES},

@@ -102,8 +102,10 @@ def validate(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> An
     """
     _require_from_zero(hospital)
     study, agreed = question.study, question.agreed
-    cuts = tuple(sorted(set(agreed["risk_cuts"])))
-    horizon = float(agreed["horizon_months"])
+    plan = EvaluationPlan.from_dict(agreed.get("evaluation"))
+    # Groups end where a bin of the common score table does, so that no bin is of two groups.
+    aligned = _nearest(tuple(agreed["risk_cuts"]), plan.score_edges)
+    cuts, horizon = tuple(sorted(set(aligned))), float(agreed["horizon_months"])
     patients = validation_patients(hospital, study)
     asked = {
         **_asked(question),
@@ -119,13 +121,19 @@ def validate(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> An
         return table_blocks(months, event, risk, cuts=cuts, spans=time_spans(horizon))
 
     told = tell_once(hospital, study, terms, "evaluate.prognosis", asked, blocks)
-    min_cell, plan = hospital.config.min_cell, EvaluationPlan.from_dict(agreed.get("evaluation"))
+    min_cell = hospital.config.min_cell
     table = noised_table(told, cuts, time_spans(horizon), min_cell)
     boxes = _onto(table.suppressed(min_cell), plan.score_edges, plan.grid_months)
-    by_group = _by_group(table, tuple(agreed["risk_cuts"]), min_cell)
+    by_group = _by_group(table, aligned, min_cell)
     return Answer(
         {"life_table": by_group.to_dict(), "evaluation": {"score_table": boxes.to_dict()}}
     )
+
+
+def _nearest(cuts: tuple[float, ...], edges: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the edge nearest to each cut point; the cut points where there is no edge."""
+    known = np.asarray(edges)
+    return tuple(float(known[np.abs(known - cut).argmin()]) for cut in cuts) if edges else cuts
 
 
 def time_spans(horizon_months: float) -> tuple[float, ...]:

@@ -30,7 +30,7 @@ def nearest_table(noised: npt.ArrayLike, total: float) -> FloatArray:
         return np.zeros(table.shape)
     falling = np.sort(table, axis=None)[::-1]
     excess = np.cumsum(falling) - total
-    kept = np.flatnonzero(falling * np.arange(1, table.size + 1) > excess)[-1]
+    kept = np.flatnonzero(falling * np.arange(1, table.size + 1) >= excess)[-1]
     return np.maximum(table - excess[kept] / (kept + 1), 0.0)
 
 

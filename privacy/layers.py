@@ -91,7 +91,7 @@ def normalised(
     """
     num_rows, num_channels = x.shape[:2]
     # (R, pixels, C): a view where channels come last.
-    pixels, part = (t.flatten(2).transpose(1, 2) for t in (x, g))
+    pixels, part = ((t.flatten(2) if t.ndim > 2 else t[:, :, None]).transpose(1, 2) for t in (x, g))
     summed = part.sum(dim=1)
     if num_channels < MANY_CHANNELS:
         # Reads each map once and writes none.

@@ -375,7 +375,7 @@ def _spent(
 def _within(after: float, cap: float, whose: str, delta: float) -> None:
     if after > cap:
         raise BudgetError(
-            f"declined: budget of {whose} at this hospital would be epsilon {after:.4g} at delta "
+            f"declined: budget of {whose} at this hospital would be epsilon {after:.6g} at delta "
             f"{delta:g}, above its cap of {cap:g}; ask for fewer steps, more noise or a smaller "
             "sampling rate, or end here."
         )
