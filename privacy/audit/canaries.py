@@ -7,6 +7,9 @@ what one patient may add. No other canary adds to that coordinate. It goes throu
 sampling, clipping and noise as a patient; the score is what was released at its coordinate, summed
 over the steps, which is the likelihood ratio of a Gaussian mechanism up to its scale.
 
+Where training takes gradients apart layer by layer, a loss that reaches for a weight goes past the
+layers; `CanaryNetwork` puts the canaries' weights into a layer of their own beside the network.
+
 References
 ----------
 Nasr et al., Tight Auditing of Differentially Private Machine Learning, USENIX Security 2023 (Dirac
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "CANARY",
+    "CanaryNetwork",
     "add_canaries",
     "canary_loss",
     "choose_coordinates",
@@ -117,3 +121,33 @@ def score_updates(
         flat = torch.cat([released[name].detach().reshape(-1) for name in order])
         scores += flat[torch.from_numpy(coordinates)].double().cpu().numpy()
     return scores
+
+
+class CanaryNetwork(nn.Module):
+    """A network, and beside it a layer with one weight for each canary.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network under audit; its own weights get nothing from a canary.
+    num_canaries : int
+        m; canary j pulls at weight j.
+    """
+
+    def __init__(self, model: nn.Module, num_canaries: int) -> None:
+        super().__init__()
+        self.model = model
+        self.pulled = nn.Linear(num_canaries, 1, bias=False)
+
+    def loss(self, loss_fn: PatientLoss, strength: float) -> PatientLoss:
+        """Return what `canary_loss` returns, for networks of this kind; it goes through layers."""
+        places = torch.arange(self.pulled.in_features)
+
+        def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+            coordinates = batch[CANARY]
+            others = {name: values for name, values in batch.items() if name != CANARY}
+            own = (coordinates[:, None] == places).to(model.pulled.weight.dtype)
+            pulled = strength * model.pulled(own)[:, 0]
+            return torch.where(coordinates >= 0, pulled, loss_fn(model.model, others))
+
+        return loss
