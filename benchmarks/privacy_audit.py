@@ -13,7 +13,7 @@ file goes into a report by ``concors-server report RUN_DIR --audit audit.json``.
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,8 +40,10 @@ from privacy_networks import (
 )
 from torch import Tensor, nn
 
+from client.private_training import train_privately as private_round
 from privacy.accountant import Spend, epsilon
 from privacy.audit.canaries import (
+    CanaryNetwork,
     add_canaries,
     canary_loss,
     choose_coordinates,
@@ -62,7 +64,11 @@ from privacy.audit.roc import area_under_curve, interval, true_positive_rate
 from privacy.audit.sites import origin_scores, participation_scores
 from privacy.audit.steps import released_steps
 from privacy.gradients import clipped_sum
+from privacy.ledger import Ledger
 from privacy.noise import NoiseSource, add_noise
+from privacy.policy import PrivacyPolicy
+from protocol.training_config import LocalTraining
+from shared_models.execution import Execution
 
 DELTA = 1e-3
 RUNS = 12
@@ -212,6 +218,46 @@ def one_run(subject: Subject) -> Iterator[AuditFigure]:
         )  # fmt: skip
 
 
+def whole_round(subject: Subject) -> Iterator[AuditFigure]:
+    """Audit a private round as hospitals run it, by the weights at its end, and one too quiet."""
+    some = subject.of(np.arange(0, len(subject.hospital), 4))
+    number = len(next(iter(some.values())))
+    policy = PrivacyPolicy(
+        noise_multiplier=CLAIM["noise_multiplier"], sampling_rate=CLAIM["sampling_rate"],
+        steps_per_round=CLAIM["num_steps"], clip_norm=1.0, max_rounds=1, delta=CLAIM_DELTA,
+        study_epsilon=2.0, lifetime_epsilon=2.0, statistics_noise=10.0,
+    )  # fmt: skip
+    for kind, name in ((NoiseSource, "as it is"), (TooQuiet, "noise 10 times too small")):
+        rng, model = np.random.default_rng(6), CanaryNetwork(subject.make(6), 100)
+        included, before = flip_coins(100, rng), model.pulled.weight.detach().clone()
+        with tempfile.TemporaryDirectory() as folder:
+            ledger = Ledger(Path(folder) / "ledger.jsonl")
+            private_round(
+                model, add_canaries(some, np.arange(100), included),
+                model.loss(subject.loss, STRENGTH), policy, learning_rate=0.1, ledger=ledger,
+                study="audit", purpose="canaries", source=kind(Path(folder) / "noise.json"),
+                execution=Execution(threads=1), public_size=number + 50,
+                options=LocalTraining(optimizer="sgd", weight_decay=0.0, augment=False),
+            )  # fmt: skip
+            charged = ledger.spent(CLAIM_DELTA)
+        scores = (before - model.pulled.weight.detach())[0].double().numpy()
+        found = audit_one_run(scores, included, delta=CLAIM_DELTA)
+        print(f"  {name}: {found.num_correct} of {found.num_guesses} guesses right")
+        yield AuditFigure(
+            network=subject.name, attack=f"canaries, a whole round, {name}",
+            measure="lower bound of ε (99 %)", value=found.epsilon_lower, guessing=0,
+            epsilon=charged, delta=CLAIM_DELTA,
+        )  # fmt: skip
+
+
+class TooQuiet(NoiseSource):
+    """A tenth of the noise that was promised."""
+
+    def normal(self, shape: Sequence[int], sd: float) -> Tensor:
+        """Return noise of a tenth of the standard deviation."""
+        return super().normal(shape, sd / 10)
+
+
 def hospitals(subject: Subject, *, private: bool, num_steps: int = 15) -> Iterator[AuditFigure]:
     """Tell hospitals by updates of a common model that was trained by all of them."""
     rng = np.random.default_rng(3)
@@ -284,7 +330,7 @@ def invert_row(subject: Subject) -> Iterator[AuditFigure]:
         )  # fmt: skip
 
 
-def invert_slice(subject: Subject, num_images: int = 2, steps: int = 40) -> Iterator[AuditFigure]:
+def invert_slice(subject: Subject, num_images: int = 2, steps: int = 15) -> Iterator[AuditFigure]:
     """Seek a slice by the gradient it gave, its mask known."""
     model = subject.make(2)
     attacked = twice_differentiable(model)
@@ -321,6 +367,7 @@ def invert_slice(subject: Subject, num_images: int = 2, steps: int = 40) -> Iter
 def network(subject: Subject, num_models: int) -> Iterator[AuditFigure]:
     """Run every attack on one network."""
     yield from one_run(subject)
+    yield from whole_round(subject)
     yield from (invert_row if "tabular" in subject.patients else invert_slice)(subject)
     for private in (False, True):
         yield from hospitals(subject, private=private)

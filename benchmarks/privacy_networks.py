@@ -86,7 +86,7 @@ def _drawn(per_hospital: int, seed: int) -> list[tuple[int, Any, np.random.Gener
     return found
 
 
-def segmentation_subject(per_hospital: int = 40, seed: int = 0) -> Subject:
+def segmentation_subject(per_hospital: int = 24, seed: int = 0) -> Subject:
     """Return the demo's U-Net with three short-axis slices (32 x 32) of each phantom."""
     images, labels, sites = [], [], []
     config = ImageConfig(cine_frames=4, matrix_px=64, slice_step_mm=15.0, sublevels=1)
@@ -111,7 +111,7 @@ def segmentation_subject(per_hospital: int = 40, seed: int = 0) -> Subject:
         np.array(sites),
         lambda start: build("unet", {"channels": [8, 16, 32, 64]}, seed=start),
         _slices_loss,
-        {"num_steps": 150, "batch": 8, "learning_rate": 3e-3},
+        {"num_steps": 100, "batch": 8, "learning_rate": 3e-3},
         {"noise_multiplier": 1.0, "sampling_rate": 0.15, "num_steps": 60, "clip_norm": 1.0,
          "learning_rate": 0.1},
     )  # fmt: skip
