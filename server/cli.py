@@ -75,13 +75,19 @@ def check(
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of a privacy audit, shown in a section of its own."),
+    ] = None,
 ) -> None:
     """Write the report of a run again from its results."""
+    from privacy.audit.document import load_audit
     from server.report import write_report
     from server.results import load_results
 
     path = run_dir / "report.html"
-    write_report(load_results(run_dir / "results.json").model_dump(), path)
+    results = load_results(run_dir / "results.json").model_dump()
+    write_report(results, path, audit=None if audit is None else load_audit(audit))
     Console().print(f"report: {path}", soft_wrap=True)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from markupsafe import Markup
 from scipy.stats import chi2
 
+from privacy.audit.document import AuditDocument
 from protocol.evaluation import ROLES
 from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
+from server.report.audit_table import audit_table
 from server.report.baseline_notes import baseline_notes, skipped_notes
 from server.report.cause_table import cause_table
 from server.report.cohort_table import cohort_table, label_of, noise_notes
@@ -49,7 +51,11 @@ TITLES = ("Internal hold-out", "External")
 
 
 def write_report(
-    results: Results | Mapping[str, Any], path: Path, *, examples: Sequence[Example] = ()
+    results: Results | Mapping[str, Any],
+    path: Path,
+    *,
+    examples: Sequence[Example] = (),
+    audit: AuditDocument | None = None,
 ) -> None:
     """Write the report of a study as one self-contained HTML file.
 
@@ -61,16 +67,23 @@ def write_report(
         File to write; its folder must exist.
     examples : sequence of Example
         Images to show. Only phantoms may be shown: an image never leaves a hospital.
+    audit : AuditDocument, optional
+        What attacks on such networks found.
 
     Raises
     ------
     PayloadError
         If the results do not have the schema, or sums of two hospitals do not match.
     """
-    path.write_text(render_report(results, examples=examples), encoding="utf-8")
+    path.write_text(render_report(results, examples=examples, audit=audit), encoding="utf-8")
 
 
-def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Example] = ()) -> str:
+def render_report(
+    results: Results | Mapping[str, Any],
+    *,
+    examples: Sequence[Example] = (),
+    audit: AuditDocument | None = None,
+) -> str:
     """Return the report's HTML (see `write_report`)."""
     checked = results if isinstance(results, Results) else Results.of(dict(results))
     folder = files("server.report")
@@ -94,6 +107,8 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
         contours=CONTOURS,
+        audit=audit,
+        attacks=audit_table(audit),
         **_segmentation(checked),
         **_survival(checked),
         **_evaluation(checked),
