@@ -9,6 +9,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "PayloadError",
+    "PrivacyError",
     "QuorumError",
     "TrainingError",
     "TransferError",
@@ -65,3 +66,9 @@ class TransferError(ConcorsError):
     """An image archive did not send what it was asked for, or not within the bounds."""
 
     code = "E600"
+
+
+class PrivacyError(ConcorsError):
+    """What cannot be private, or what the hospital's policy refuses."""
+
+    code = "E610"

@@ -13,12 +13,14 @@ from protocol.stats.cox_hazard import CoxHazard
 from protocol.stats.missingness import Missingness
 from server.centre import Centre
 from server.findings import Findings
+from server.secure_questions import SecureQuestions
 from strategies.cox import CoxFit, fit
 from strategies.cox_penalty import Penalty
 
 __all__ = ["CoxQuestions", "HospitalsLeft", "fit_once", "missing_patients"]
 
 QUESTION = "query.cox"
+MISSING = " missing"
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -48,6 +50,13 @@ class CoxQuestions:
         strength = section.penalty if isinstance(section.penalty, float) else 0.0
         self.penalty = Penalty(strength, section.l1_ratio)
         self.curve = _hazard_curve(centre, findings)
+        secure = centre.study.secure_aggregation is not None
+        self.secure = SecureQuestions(centre, QUESTION, self.sites) if secure else None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The covariates, then the indicators, as the hospitals name them."""
+        return (*self.section.names, *(name + MISSING for name in self.indicators))
 
     @property
     def num_columns(self) -> int:
@@ -78,13 +87,20 @@ class CoxQuestions:
             If not all of them answered (the first question may lose hospitals).
         """
         agreed = {**self.agreed, "cox": self.question(want, beta, hazard)}
+        if self.secure is not None:
+            present, total = self.secure.ask(want, self.columns, beta, agreed)
+            self._note_present(present)
+            return [{want: total.to_dict()}]
         answers = self.centre.answers(QUESTION, self.sites, agreed)
         present = tuple(site for site in self.sites if site in answers)
+        self._note_present(present)
+        return [answers[site] for site in present]
+
+    def _note_present(self, present: tuple[str, ...]) -> None:
         if present != self.sites:
             self.sites, first = present, self.rounds == 0
             if not first:
                 raise HospitalsLeft
-        return [answers[site] for site in present]
 
     def sums(self, beta: FloatArray) -> CoxSums:
         """Ask for the sums at ``beta`` and return the likelihood they add up to."""
