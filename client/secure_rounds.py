@@ -213,6 +213,7 @@ def tell(site_dir: Path, question: Question) -> Answer:
     if session is None:
         raise PrivacyError("This hospital has no key for this session; nothing was told.")
     call = SessionCall.from_dict(session.call, "The hospital's session")
+    _same(session, call, _identity_of(question.study))
     # The hospital's minimum may have been raised since.
     _check(config, question.study, call)
     active, dropped = tuple(sorted(opening.active)), tuple(sorted(opening.dropped))

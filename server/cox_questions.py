@@ -88,8 +88,8 @@ class CoxQuestions:
         """
         agreed = {**self.agreed, "cox": self.question(want, beta, hazard)}
         if self.secure is not None:
-            # Hospitals open one question for one set of them, so that a fit without somebody goes on
-            # from what was asked without them and not from what all answered.
+            # Hospitals open one question for one set of them, so a fit that somebody left goes on
+            # from what was asked without them, and not from what all answered.
             self.beta = [float(value) for value in beta]
             present, total = self.secure.ask(want, self.columns, beta, agreed)
             self._note_present(present)
