@@ -127,13 +127,11 @@ class SecureRound:
         session = load_session(self.folder, self.call.call.session)
         if session is None:
             raise PrivacyError("The session is gone from this hospital; open a new one.")
-        record = {
-            "context": self.keys.context.hex(),
-            "question": self.question,
-            "agreements": {site: key.hex() for site, key in self.keys.agreements.items()},
-        }
+        agreements = {site: key.hex() for site, key in self.keys.agreements.items()}
+        record = {"context": self.keys.context.hex(), "question": self.question}
         # On disk before anything that was masked exists.
-        save_session(self.folder, session.masked(self.call.round_id, record))
+        session = session.agreed(agreements).masked(self.call.round_id, record)
+        save_session(self.folder, session)
         return mask_vector(self.keys, vector)
 
 
@@ -195,6 +193,7 @@ def _verified(
             raise PrivacyError(
                 "The key that came back as this hospital's own is another one; ask the operator."
             )
+    session.agreed({advert.site: advert.agreement.hex() for advert in call.adverts})
     return {advert.site: advert.agreement for advert in call.adverts}
 
 
@@ -220,12 +219,19 @@ def tell(site_dir: Path, question: Question) -> Answer:
     check_opening(call.cohort, config.name, call.threshold, opening.active, opening.dropped)
     told_once = session.opened(opening.round_id, digest({"active": active, "dropped": dropped}))
     record = session.rounds[opening.round_id]
-    agreements = {site: bytes.fromhex(key) for site, key in record["agreements"].items()}
+    agreements = {site: bytes.fromhex(key) for site, key in session.agreements.items()}
     context = bytes.fromhex(record["context"])
     keys = RoundKeys(
         config.name, _private(session), agreements, call.cohort, call.threshold, context
     )
     shares = tell_shares(keys, active, dropped, opening.deposits)
-    Opened(folder / "opened.json").settle(record["question"], active)
+    opened = Opened(folder / "opened.json", _noised(question.study, call))
+    opened.settle(record["question"], opening.round_id, active)
     save_session(folder, told_once)
     return Answer({"shares": shares})
+
+
+def _noised(study: Study, call: SessionCall) -> bool:
+    section = study.secure_aggregation
+    trains = call.purpose.startswith("train.")
+    return trains and section is not None and section.updates is not None

@@ -8,7 +8,8 @@ before anything that depends on it leaves. Three things must not happen twice:
 - one round opened for two stories of who dropped out;
 - one question opened for two sets of hospitals: the difference of the sums would be a hospital's.
   A round that was lost may be asked again, under another id, and is opened for the same hospitals
-  only. These stand in ``opened.json`` and outlive the sessions.
+  only; where answers carry noise, not at all. These stand in ``opened.json`` and outlive the
+  sessions.
 """
 
 import contextlib
@@ -35,15 +36,33 @@ class Session:
         Hash of the study.
     private : str
         X25519 private key, 64 hexadecimal digits.
+    agreements : dict
+        Everybody's public key, verified in the session's first round, hexadecimal; empty before.
     rounds : dict
-        By round id: ``context`` (hash of what was asked), ``question`` (what is opened once),
-        ``opening`` (hash of the story it was opened for, or None) and ``agreements``.
+        By round id: ``context`` (hash of what was asked), ``question`` (what is opened for one set
+        of hospitals) and ``opening`` (hash of the story it was opened for, or None).
     """
 
     call: dict[str, Any]
     study: str
     private: str
+    agreements: dict[str, str] = field(default_factory=dict)
     rounds: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def agreed(self, agreements: dict[str, str]) -> "Session":
+        """Return the session with everybody's keys.
+
+        Raises
+        ------
+        PrivacyError
+            If others were used before.
+        """
+        if self.agreements not in ({}, agreements):
+            raise PrivacyError(
+                "Other keys came than in this session's rounds before; the centre opens a new "
+                "session where keys change."
+            )
+        return replace(self, agreements=agreements)
 
     def masked(self, round_id: str, record: dict[str, Any]) -> "Session":
         """Return the session after a round was masked.
@@ -84,28 +103,43 @@ class Session:
 
 @dataclass
 class Opened:
-    """For which hospitals each question of a study was opened."""
+    """For which hospitals each question of a study was opened, and in which round.
+
+    Attributes
+    ----------
+    path : Path
+    noised : bool
+        The answers carry fresh noise, so that a second opening is a second release that nobody
+        counted: the average of both would hold less noise than either.
+    """
 
     path: Path
+    noised: bool
 
-    def settle(self, question: str, active: tuple[str, ...]) -> None:
+    def settle(self, question: str, round_id: str, active: tuple[str, ...]) -> None:
         """Note for whom a question is opened, before anything is told.
 
         Raises
         ------
         PrivacyError
-            If it was opened for others before.
+            If it was opened for others before, or with other noise.
         """
         known = _read(self.path) if self.path.exists() else {}
         before = known.get(question)
-        if before is not None and tuple(before) != active:
-            raise PrivacyError(
-                f"The sum of this question was opened for {len(before)} hospitals before and now "
-                f"is to be for {len(active)}; the difference would be a hospital's own, so go on "
-                "with the same hospitals or start the study under another name."
-            )
         if before is None:
-            _write(self.path, {**known, question: list(active)})
+            _write(self.path, {**known, question: {"active": list(active), "round": round_id}})
+            return
+        if tuple(before["active"]) != active:
+            raise PrivacyError(
+                f"The sum of this question was opened for {len(before['active'])} hospitals before "
+                f"and now is to be for {len(active)}; the difference would be a hospital's own, so "
+                "go on with the same hospitals or start the study under another name."
+            )
+        if self.noised and before["round"] != round_id:
+            raise PrivacyError(
+                "The sum of this question was opened before, and with fresh noise it would be a "
+                "second release; start the study under another name."
+            )
 
 
 def load_session(folder: Path, session: str) -> Session | None:

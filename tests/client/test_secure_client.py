@@ -157,6 +157,29 @@ def test_a_question_is_opened_for_one_set_of_hospitals_also_in_another_session(
         four.tell("a", later, replies, dropped=("d",))
 
 
+def test_a_noised_sum_is_opened_once(tmp_path: Path) -> None:
+    updates = {"noise_multiplier": 1.0, "clip_norm": 1.0}
+    noised = Federation(tmp_path, study=study(updates=updates))
+    call = noised.session()
+    replies = noised.mask(call)
+    assert noised.tell("a", call, replies) == noised.tell("a", call, replies)
+    again = replace(call, round_id=secrets.token_hex(16))
+    replies = noised.mask(again)
+    with pytest.raises(PrivacyError, match="with fresh noise it would be a second release"):
+        noised.tell("a", again, replies)
+
+
+def test_keys_do_not_change_within_a_session(four: Federation) -> None:
+    call = four.session()
+    four.mask(call)
+    for file in four.site("b").rglob("session-*.json"):
+        file.unlink()
+    # The same session, and another key of b's own making: well signed, and yet another.
+    changed = _with(call, {"b": four.advert("b", call.call)})
+    with pytest.raises(PrivacyError, match="Other keys came than in this session's rounds before"):
+        four.enter("a", replace(changed, round_id=secrets.token_hex(16)))
+
+
 @pytest.mark.parametrize(
     ("dropped", "said"),
     [(("c", "d"), "2 hospitals are left"), (("a",), "this hospital dropped out")],
@@ -281,7 +304,7 @@ def test_keys_stay_at_the_hospital_and_for_its_owner_s_eyes(four: Federation) ->
     assert state["private"] not in said
     assert files[1].read_text() not in said
     # The self mask's seed is nowhere on the disk.
-    assert set(state["rounds"][call.round_id]) == {"context", "question", "agreements", "opening"}
+    assert set(state["rounds"][call.round_id]) == {"context", "question", "opening"}
     # A new session for the purpose takes the place of the old one's key.
     four.session()
     assert len(list(four.site("a").rglob("session-*.json"))) == 1

@@ -6,12 +6,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
-from client.secure_identity import own_fingerprint
 from protocol.config import Study
+from sim.introductions import introduce
 
 
 def _load(name: str) -> ModuleType:
@@ -26,16 +25,6 @@ def _load(name: str) -> ModuleType:
 kit = _load("tabular_hospitals")
 
 
-def introduce(sites: Sequence[Path], **settings: Any) -> None:
-    """Enter every hospital's fingerprint in the others' site.yaml."""
-    prints = {site.name: own_fingerprint(site) for site in sites}
-    for site in sites:
-        content = yaml.safe_load((site / "site.yaml").read_text())
-        peers = {name: text for name, text in prints.items() if name != site.name}
-        content["secure_aggregation"] = {"peers": peers, **settings}
-        (site / "site.yaml").write_text(yaml.safe_dump(content))
-
-
 def hospitals(folder: Path, number: int, patients: int = 50, **settings: Any) -> list[Path]:
     """Write hospitals h0, h1, ... of unlike size who trust each other."""
     folder.mkdir(exist_ok=True)
@@ -43,7 +32,7 @@ def hospitals(folder: Path, number: int, patients: int = 50, **settings: Any) ->
         kit.write_hospital(folder, f"h{k}", kit.cohort(k, patients + 7 * k), min_cell=5)
         for k in range(number)
     ]
-    introduce(sites, **settings)
+    introduce(sites, **({"required": True} | settings))
     return sites
 
 
