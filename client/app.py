@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -10,9 +11,11 @@ from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
 from client.policy import load_policy
+from client.secure_settings import must_be_masked
 from client.site import load_site
 from privacy.policy import agree
 from protocol import audit
+from protocol.config import Study
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 # The stages' modules are imported inside the handlers: Flower starts a process a message, and a
@@ -25,16 +28,36 @@ def _answer(
 ) -> Message:
     question = Question.from_records(message.content)
     hospital = open_hospital(site_directory(context), question.study)
+    masked = _masked(hospital, question.study, message)
+    if masked:
+        from client.secure_answers import enter_question, masked_answer
+
+        secure = enter_question(hospital, message.metadata.message_type, question)
+    answer = _noised_or_not(hospital, question, message, function)
+    content = masked_answer(secure, question, answer) if masked else answer.to_records()
+    _record(hospital, message, {"study": question.study.name})
+    return Message(content, reply_to=message)
+
+
+def _noised_or_not(
+    hospital: Hospital,
+    question: Question,
+    message: Message,
+    function: Callable[[Hospital, Question], Answer],
+) -> Answer:
     policy = load_policy(hospital.directory, hospital.config).privacy
     terms = agree(policy, question.study.privacy)
     if terms is None:
-        answer = function(hospital, question)
-    else:
-        from client.private_answers import private_answer
+        return function(hospital, question)
+    from client.private_answers import private_answer
 
-        answer = private_answer(hospital, question, terms, message.metadata.message_type)
-    _record(hospital, message, {"study": question.study.name})
-    return Message(answer.to_records(), reply_to=message)
+    return private_answer(hospital, question, terms, message.metadata.message_type)
+
+
+def _masked(hospital: Hospital, study: Study, message: Message) -> bool:
+    config = hospital.config
+    kind = message.metadata.message_type
+    return must_be_masked(config.name, config.secure_aggregation, study, kind)
 
 
 def _train(
@@ -42,7 +65,15 @@ def _train(
 ) -> Message:
     request = TrainRequest.from_records(message.content)
     hospital = open_hospital(site_directory(context), request.study)
-    reply = function(hospital, request)
+    if _masked(hospital, request.study, message):
+        from client.secure_training import enter_training, masked_reply
+
+        secure = enter_training(hospital, message.metadata.message_type, request)
+        reply = function(hospital, request)
+        content = masked_reply(secure, request, reply)
+    else:
+        reply = function(hospital, request)
+        content = reply.to_records()
     _record(
         hospital,
         message,
@@ -52,15 +83,15 @@ def _train(
             "num_patients": reply.num_patients,
         },
     )
-    return Message(reply.to_records(), reply_to=message)
+    return Message(content, reply_to=message)
 
 
 def _record(hospital: Hospital, message: Message, facts: dict[str, object]) -> None:
-    audit.append(
-        hospital.directory / ".concors" / "audit.jsonl",
-        message.metadata.message_type,
-        facts,
-    )
+    _append(hospital.directory, message, facts)
+
+
+def _append(directory: Path, message: Message, facts: dict[str, object]) -> None:
+    audit.append(directory / ".concors" / "audit.jsonl", message.metadata.message_type, facts)
 
 
 @app.query("hello")
@@ -69,6 +100,34 @@ def hello(message: Message, context: Context) -> Message:
     """Say which hospital this is, before any study data are opened."""
     config = load_site(site_directory(context))
     answer = Answer({"site": config.name, "version": version("concors")})
+    return Message(answer.to_records(), reply_to=message)
+
+
+@app.query("secure_open")
+@guarded
+def secure_open(message: Message, context: Context) -> Message:
+    """A signed key of agreement for a session of secure sums."""
+    from client.secure_rounds import open_session
+
+    return _secure(message, context, open_session)
+
+
+@app.query("secure_tell")
+@guarded
+def secure_tell(message: Message, context: Context) -> Message:
+    """Shares of the seeds that open one secure sum."""
+    from client.secure_rounds import tell
+
+    return _secure(message, context, tell)
+
+
+def _secure(
+    message: Message, context: Context, function: Callable[[Path, Question], Answer]
+) -> Message:
+    question = Question.from_records(message.content)
+    directory = site_directory(context)
+    answer = function(directory, question)
+    _append(directory, message, {"study": question.study.name})
     return Message(answer.to_records(), reply_to=message)
 
 

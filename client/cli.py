@@ -18,6 +18,7 @@ from client.intake.dropped import DroppedTags
 from client.pacs_cli import fetch_command
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
+from client.secure_identity import own_fingerprint
 from client.series_list import list_series, write_list
 from client.site import load_site
 from protocol.config import Preprocessing, load_study
@@ -88,6 +89,18 @@ def check(
         )
         raise typer.Exit(1)
     console.print(f"[bold green]{report.site} can train[/]: {', '.join(report.trains)}.")
+
+
+@app.command()
+def identity(site_dir: Annotated[Path, typer.Argument(help="Directory with site.yaml.")]) -> None:
+    """Print the fingerprint that the peers of this hospital enter in their site.yaml.
+
+    The key behind it is made on first use and stays in site.identity, for its owner's eyes only.
+    """
+    with _sentences():
+        name, fingerprint = load_site(site_dir).name, own_fingerprint(site_dir)
+    groups = " ".join(fingerprint[i : i + 8] for i in range(0, len(fingerprint), 8))
+    console.print(f"{name}: '{groups}'", soft_wrap=True, highlight=False)
 
 
 @app.command("export-masks")

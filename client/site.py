@@ -15,6 +15,7 @@ from client.dictionary import AS_IS, COVARIATES, covariate
 from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES
 from client.pacs.settings import PacsSettings
 from client.quality import QualityLimits
+from client.secure_settings import SecureSettings
 from protocol.config import SiteName
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse, read_yaml
@@ -223,6 +224,8 @@ class SiteConfig(_Frozen):
         Beyond which a study or a mask is set aside.
     pacs : PacsSettings or None
         The image archive that ``concors-client fetch`` asks.
+    secure_aggregation : SecureSettings or None
+        Whose keys the hospital trusts in secure sums, and what it insists on.
     min_cell : int
         Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
         a stage trains on is sent as it is.
@@ -243,6 +246,7 @@ class SiteConfig(_Frozen):
     ecg: Ecg | None = None
     quality: QualityLimits = QualityLimits()
     pacs: PacsSettings | None = None
+    secure_aggregation: SecureSettings | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from protocol.errors import ConfigError
 from protocol.privacy_config import PrivacyAsked
-from protocol.survival_config import Prognosis, Regression
+from protocol.secure_config import SecureAggregation
+from protocol.survival_config import COX_WEIGHTS, Prognosis, Regression
 from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.validation_config import HoldOut, Validation
 from protocol.yaml_files import Frozen, parse, read_yaml
@@ -173,6 +174,7 @@ class Study(Frozen):
     prognosis: Prognosis = Prognosis()
     validate_: Validation = Field(Validation(), alias="validate")
     rounds: Rounds = Rounds()
+    secure_aggregation: SecureAggregation | None = None
     ranges: dict[str, tuple[Finite, Finite]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -242,6 +244,47 @@ class Study(Frozen):
                 f"the design {others[0]} needs two training hospitals at least, and none internal"
             )
         return self
+
+    @model_validator(mode="after")
+    def _summable(self) -> Self:
+        section = self.secure_aggregation
+        if section is None:
+            return self
+        least = max(section.min_hospitals, section.threshold or 0)
+        if len(self.hospitals.train) < least:
+            raise ValueError(
+                f"secure_aggregation needs {least} training hospitals and there are "
+                f"{len(self.hospitals.train)}; name more, or leave it out"
+            )
+        if self.validate_.designs:
+            raise ValueError(
+                f"the design {self.validate_.designs[0]} asks hospitals one by one, which "
+                "secure_aggregation does not; leave it out"
+            )
+        for stage in ("sort", "segment", "prognosis"):
+            strategy = getattr(self, stage).strategy
+            if stage in self.stages and (strategy.name == "scaffold" or strategy.ask != "all"):
+                raise ValueError(
+                    f"{stage}.strategy looks at the update of one hospital (scaffold, or one in "
+                    "turn), and secure_aggregation shows sums only; choose another"
+                )
+        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS:
+            raise ValueError(
+                f"the head {self.prognosis.head} needs sums over risk sets, which "
+                "secure_aggregation does not cover; choose another head"
+            )
+        if "regression" in self.stages:
+            self._summable_regression()
+        return self
+
+    def _summable_regression(self) -> None:
+        section = self.regression
+        by_hospital = section.chooses_penalty and section.fold_by == "hospitals"
+        if section.form != "stratified" or section.missing == "impute" or by_hospital:
+            raise ValueError(
+                "secure_aggregation covers the stratified regression without imputation, and no "
+                "penalty chosen by leaving hospitals out, whose difference shows each hospital"
+            )
 
     @property
     def covariates(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ __all__ = [
     "TrainReply",
     "TrainRequest",
     "with_control_round",
+    "with_secure",
 ]
 
 MAX_MODEL_BYTES = 4 * 2**30
@@ -191,6 +192,22 @@ def with_control_round(records: RecordDict, control_round: int) -> RecordDict:
     """
     document = decode(str(records["document"]["json"]), "A train request")
     text = encode(document | {"control_round": control_round}, "The document of a train request")
+    return RecordDict({**records, "document": ConfigRecord({"json": text})})
+
+
+def with_secure(records: RecordDict, secure: dict[str, Any]) -> RecordDict:
+    """Return a train request or question that is to be answered by a masked vector.
+
+    Parameters
+    ----------
+    records : RecordDict
+        The content of the plain one; its arrays are not copied.
+    secure : dict
+        `protocol.secure.RoundCall.to_dict`, which goes into ``agreed["secure"]``.
+    """
+    document = decode(str(records["document"]["json"]), "A request")
+    document["agreed"] = {**document["agreed"], "secure": secure}
+    text = encode(document, "The document of a request")
     return RecordDict({**records, "document": ConfigRecord({"json": text})})
 
 

@@ -81,6 +81,14 @@ class Centre:
             require_quorum(list(answers), refused, quorum, f"The question '{topic}'")
         return answers
 
+    def note(
+        self, message_type: str, answered: Iterable[str], refused: Mapping[str, Refusal]
+    ) -> None:
+        """Append to the audit log who was in a secure sum, and who was not."""
+        said = dict.fromkeys(answered, "summed") | {s: r.code for s, r in refused.items()}
+        for site in sorted(said):
+            audit.append(self.audit_log, message_type, {"site": site, "outcome": said[site]})
+
 
 def _document(site: str, records: RecordDict) -> dict[str, Any] | Refusal:
     try:

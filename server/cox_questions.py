@@ -14,12 +14,14 @@ from protocol.stats.cox_hazard import CoxHazard
 from protocol.stats.missingness import Missingness
 from server.centre import Centre
 from server.findings import Findings
+from server.secure_questions import SecureQuestions
 from strategies.cox import CoxFit, fit
 from strategies.cox_penalty import Penalty
 
 __all__ = ["CoxQuestions", "HospitalsLeft", "fit_once", "missing_patients"]
 
 QUESTION = "query.cox"
+MISSING = " missing"
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -49,6 +51,13 @@ class CoxQuestions:
         strength = section.penalty if isinstance(section.penalty, float) else 0.0
         self.penalty = Penalty(strength, section.l1_ratio)
         self.curve = _hazard_curve(centre, findings)
+        secure = centre.study.secure_aggregation is not None
+        self.secure = SecureQuestions(centre, QUESTION, self.sites) if secure else None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The covariates, then the indicators, as the hospitals name them."""
+        return (*self.section.names, *(name + MISSING for name in self.indicators))
 
     @property
     def num_columns(self) -> int:
@@ -81,6 +90,13 @@ class CoxQuestions:
             If none of them may answer.
         """
         agreed = {**self.agreed, "cox": self.question(want, beta, hazard)}
+        if self.secure is not None:
+            # Hospitals open one question for one set of them, so a fit that somebody left goes on
+            # from what was asked without them, and not from what all answered.
+            self.beta = [float(value) for value in beta]
+            present, total = self.secure.ask(want, self.columns, beta, agreed)
+            self._note_present(present)
+            return [{want: total.to_dict()}]
         answers = self.centre.answers(QUESTION, self.sites, agreed, may_decline=True)
         present = tuple(site for site in self.sites if site in answers)
         if not present:
@@ -88,11 +104,14 @@ class CoxQuestions:
                 "Every hospital's privacy policy forbids the sums of a Cox regression, so the "
                 "study has none; leave the stage regression out."
             )
+        self._note_present(present)
+        return [answers[site] for site in present]
+
+    def _note_present(self, present: tuple[str, ...]) -> None:
         if present != self.sites:
             self.sites, first = present, self.rounds == 0
             if not first:
                 raise HospitalsLeft
-        return [answers[site] for site in present]
 
     def sums(self, beta: FloatArray) -> CoxSums:
         """Ask for the sums at ``beta`` and return the likelihood they add up to."""

@@ -15,7 +15,7 @@ from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
-from server.results import Results
+from server.results import ALL_TOGETHER, Results
 from server.rounds import RoundEntry
 
 __all__ = ["Findings", "config_sha256", "to_results"]
@@ -148,6 +148,10 @@ def _regression_horizon(study: Study) -> float | None:
 
 
 def _losses(study: Study, entries: list[RoundEntry]) -> dict[str, list[float | None]]:
+    if any("together" in entry for entry in entries):
+        # No hospital's own loss was seen.
+        together = [entry.get("together", {}) for entry in entries]
+        return {ALL_TOGETHER: [known.get("metrics", {}).get("loss") for known in together]}
     return {site: [_loss(entry, site) for entry in entries] for site in study.hospitals.train}
 
 

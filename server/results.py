@@ -26,6 +26,7 @@ from server.regression_results import RegressionResults
 from server.sums_fields import ENCODE, Frozen, decoder
 
 __all__ = [
+    "ALL_TOGETHER",
     "Arm",
     "Hospital",
     "Oddity",
@@ -107,8 +108,14 @@ class Hospital(Frozen):
     noise_sd: float | None = Field(None, gt=0)
 
 
+# The name of the one line of losses where only sums were seen; no hospital can be called so.
+ALL_TOGETHER = "all hospitals together"
+
+
 class Training(Frozen):
     """Mean training loss per hospital, one entry a round (round 1 first); ``None`` = no reply.
+
+    Where secure sums hid the hospitals' own, there is one entry `ALL_TOGETHER`.
 
     ``skipped``: hospitals whose replies weighed nothing in any round, with the reason.
     """

@@ -27,6 +27,8 @@ def binding_of(
     Deadlines and the quorum are not part of it: they are what an operator changes before resuming.
     """
     ours = {"name", "seed", "hospitals", "preprocessing", "holdout", stage}
+    if study.secure_aggregation is not None:
+        ours.add("secure_aggregation")
     return digest(
         {
             "study": study.model_dump(mode="json", by_alias=True, include=ours),

@@ -8,7 +8,7 @@ comes on top, and with SCAFFOLD a control variate and its mean change.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from flwr.app import RecordDict
@@ -31,6 +31,7 @@ from server.checkpoints import Checkpoint, Checkpoints
 from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
+from server.secure_training import SecureTraining, Together, check_summable
 from server.turns import counted_rounds, last_weights, whose_turn
 from strategies import RunningMean, Strategy
 from strategies.scaffold import as_state, control_of
@@ -54,7 +55,9 @@ class RoundEntry(TypedDict):
     """One round in the history (JSON values only).
 
     ``excluded`` maps a hospital to the ``code`` and ``sentence`` of why its reply was left out;
-    ``update_norm`` is the Euclidean norm of the change of the global model.
+    ``update_norm`` is the Euclidean norm of the change of the global model. Where only a sum was
+    seen, ``together`` is what is known of it, and a hospital's entry holds its even share of the
+    weight and nothing else.
     """
 
     stage: str
@@ -64,6 +67,7 @@ class RoundEntry(TypedDict):
     excluded: dict[str, dict[str, str]]
     update_norm: float
     fingerprint: str
+    together: NotRequired[Together]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class _Run:
     expected: Expected
     audit: Path | None
     clock: Clock
+    secure: SecureTraining | None = None
 
     def note(self, event: str, detail: dict[str, Any]) -> None:
         if self.audit is not None:
@@ -186,6 +191,23 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
     return mean, sites, refused
 
 
+def _fold_secure(
+    run: _Run, at: _Round, secure: SecureTraining
+) -> tuple[RunningMean, dict[str, SiteEntry], dict[str, Refusal], Together]:
+    """Have the hospitals' replies summed without seeing one."""
+    last = at.history[-1].get("together") if at.history else None
+    fold = secure.fold(at.number, at.request, at.arrays, last)
+    share = fold.together["weight"] / len(fold.active)
+    sites = {
+        site: SiteEntry(num_patients=0, num_events=0, weight=share, metrics={})
+        for site in fold.active
+    }
+    for site, refusal in fold.refused.items():
+        run.note("reply.refused", {"round": at.number, "site": site, "code": refusal.code})
+    run.note("sum.opened", {"round": at.number, "sites": fold.active})
+    return fold.mean, sites, fold.refused, fold.together
+
+
 def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[RecordDict, Arrays]:
     """Return the request of a round, and the model as a view of it: there is one copy of both."""
     control = control_of(state) or None
@@ -201,7 +223,11 @@ def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[R
 
 def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
     start, arrays = run.clock.now(), at.arrays
-    mean, sites, refused = _fold(run, at)
+    together: Together | None = None
+    if run.secure is None:
+        mean, sites, refused = _fold(run, at)
+    else:
+        mean, sites, refused, together = _fold_secure(run, at, run.secure)
     what = f"Round {at.number} of {run.stage}"
     require_quorum(list(sites), refused, run.study.rounds.quorum, what)
     if mean.total_weight == 0:
@@ -224,6 +250,8 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
         update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
     )
+    if together is not None:
+        entry["together"] = together
     return new, state, entry
 
 
@@ -298,8 +326,23 @@ def run_rounds(
         dict(max_patients),
         controlled=bool(control_of(state)),
     )
+    secure = None
+    if study.secure_aggregation is not None:
+        check_summable(state, in_turn)
+        secure = SecureTraining(grid, nodes, study, stage, weight_by, max_patients, clock)
     run = _Run(
-        grid, nodes, stage, study, agreed, strategy, weight_by, in_turn, expected, audit, clock
+        grid,
+        nodes,
+        stage,
+        study,
+        agreed,
+        strategy,
+        weight_by,
+        in_turn,
+        expected,
+        audit,
+        clock,
+        secure,
     )
     binding = binding_of(study, stage, agreed, strategy, weight_by, nodes)
     at = where_to_go_on(checkpoints, arrays, state, binding)

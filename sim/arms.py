@@ -78,6 +78,8 @@ def _arm(
                 "name": f"{study.name}-{suffix}"[:64],
                 "hospitals": hospitals,
                 **sections_alone(study),
+                # There is no sum of one hospital.
+                "secure_aggregation": None,
                 # Designs and subgroups are of the federated models.
                 "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
             }

@@ -21,6 +21,7 @@ from sim.engines.ray import run_ray
 from sim.examples import examples
 from sim.hospitals import make_hospitals
 from sim.intake import read_all
+from sim.introductions import introduce
 from sim.oracle import oracle
 from sim.progress import Watch, bars
 from sim.simulation import Simulation, real_data
@@ -106,6 +107,8 @@ def _hospitals(
             f"The study names {absent[0]}, which the simulation does not make; it makes "
             f"{', '.join(sites)}."
         )
+    if study.secure_aggregation is not None:
+        introduce([sites[name] for name in study.hospitals.train])
     return {name: sites[name] for name in study.hospitals.all}
 
 

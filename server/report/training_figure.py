@@ -4,7 +4,7 @@ import numpy as np
 from markupsafe import Markup
 
 from server.report.style import line_styles, new_figure, svg
-from server.results import Results
+from server.results import ALL_TOGETHER, Results
 
 __all__ = ["training_figure"]
 
@@ -21,6 +21,8 @@ def training_figure(results: Results) -> Markup | None:
     if not stages:
         return None
     names = [hospital.name for hospital in results.hospitals]
+    if any(ALL_TOGETHER in results.training[stage].loss for stage in stages):
+        names.append(ALL_TOGETHER)
     styles = dict(zip(names, line_styles(len(names)), strict=True))
     with new_figure(5.2 * len(stages), 3.1) as figure:
         panels = figure.subplots(1, len(stages), squeeze=False)[0]

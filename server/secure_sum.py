@@ -1,0 +1,283 @@
+"""The centre's half of a secure sum: pass keys and sealed shares on, add, and open the total.
+
+A session is one exchange, a sum two more. What comes of it is the total over the hospitals that
+sent a vector; the centre holds one total and one reply at a time.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from privacy.secure_sum.quantise import WordArray
+from privacy.secure_sum.rounds import open_sum
+from privacy.secure_sum.rules import LEAST_COHORT, least_threshold
+from protocol.config import Study
+from protocol.errors import ConcorsError, PayloadError, QuorumError
+from protocol.payload import Answer, Question, Refusal
+from protocol.secure import Advert, MaskedReply, Opening, RoundCall, SessionCall, SharesByOwner
+from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
+
+__all__ = ["SecureSession", "SecureTotal", "open_session", "secure_sum"]
+
+
+@dataclass(frozen=True)
+class SecureSession:
+    """Who agreed on keys, for what.
+
+    Attributes
+    ----------
+    grid : Grid
+    nodes : mapping
+        Node id by hospital name, of the cohort.
+    study : Study
+    call : SessionCall
+    adverts : tuple of Advert
+        In the cohort's order.
+    refused : dict
+        Who was asked and is not in it.
+    """
+
+    grid: Grid
+    nodes: Mapping[str, int]
+    study: Study
+    call: SessionCall
+    adverts: tuple[Advert, ...]
+    refused: dict[str, Refusal]
+    clock: Clock = WALL_CLOCK
+
+    def round_call(self, weight_cap: float = 1.0, clip_norm: float | None = None) -> RoundCall:
+        """Return the call for one more round."""
+        return RoundCall(self.call, secrets.token_hex(16), self.adverts, weight_cap, clip_norm)
+
+
+@dataclass
+class SecureTotal:
+    """A sum of hospitals' vectors.
+
+    Attributes
+    ----------
+    words : array
+        Modulo the word; masked until it is opened.
+    active : list of str
+        Whose vectors are in it, sorted.
+    refused : dict
+        Who sent none, and why.
+    """
+
+    words: WordArray
+    active: list[str] = field(default_factory=list)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+
+
+def _least(study: Study, num_hospitals: int) -> int:
+    section = study.secure_aggregation
+    wanted = (section.threshold if section is not None else None) or 0
+    least = section.min_hospitals if section is not None else LEAST_COHORT
+    return max(wanted, min(least, num_hospitals), least_threshold(num_hospitals))
+
+
+def open_session(
+    grid: Grid,
+    nodes: Mapping[str, int],
+    study: Study,
+    purpose: str,
+    *,
+    first_round: int = 1,
+    clock: Clock = WALL_CLOCK,
+) -> SecureSession:
+    """Have hospitals agree on keys; those that refuse or are absent are left out.
+
+    A key is signed together with the names of all who take part, so that without those left out
+    the rest is asked again.
+
+    Raises
+    ------
+    QuorumError
+        If fewer than the study's minimum or its quorum agree.
+    """
+    sites, refused = sorted(nodes), dict[str, Refusal]()
+    section = study.secure_aggregation
+    least = max(LEAST_COHORT, section.min_hospitals if section is not None else 0)
+    while True:
+        if len(sites) < least:
+            raise QuorumError(
+                f"{len(sites)} hospitals agree on keys for a secure sum, expected {least} or more "
+                f"({_reasons(refused)}); mend this and resume."
+            )
+        call = SessionCall(
+            secrets.token_hex(16), purpose, first_round, tuple(sites), _least(study, len(sites))
+        )
+        request = Question(study, "secure_open", {"call": call.to_dict()}).to_records()
+        adverts, absent = dict[str, Advert](), dict[str, Refusal]()
+        here = {site: nodes[site] for site in sites}
+        for site, outcome in ask(
+            grid, here, request, "query.secure_open", study.rounds, group="keys", clock=clock
+        ):
+            advert = _parsed(outcome, partial(_advert, site=site))
+            if isinstance(advert, Refusal):
+                absent[site] = advert
+            else:
+                adverts[site] = advert
+        refused |= absent
+        sites = sorted(adverts)
+        what = f"The keys for {purpose}"
+        require_quorum(sites, refused, study.rounds.quorum, what)
+        if not absent:
+            ordered = tuple(adverts[site] for site in sites)
+            return SecureSession(grid, here, study, call, ordered, refused, clock)
+
+
+def _parsed(outcome: RecordDict | Refusal, read: Callable[[RecordDict], Any]) -> Any:
+    """Return what a reply says, or why it cannot be used."""
+    if isinstance(outcome, Refusal):
+        return outcome
+    try:
+        return read(outcome)
+    except ConcorsError as error:
+        return Refusal.of(error)
+
+
+def _reasons(refused: Mapping[str, Refusal]) -> str:
+    return "; ".join(f"{s}: {refused[s].code} {refused[s].sentence}" for s in sorted(refused))
+
+
+def _advert(records: RecordDict, site: str) -> Advert:
+    where = f"The key of {site}"
+    document = Answer.from_records(records, where).document
+    advert = Advert.from_dict(document.get("advert"), where)
+    if advert.site != site:
+        raise PayloadError(f"{where} is another hospital's; start one node for each.")
+    return advert
+
+
+def secure_sum(
+    session: SecureSession,
+    request: RecordDict,
+    message_type: str,
+    *,
+    round_id: str,
+    size: int,
+    word_bits: Literal[32, 64],
+    group: str = "",
+) -> SecureTotal:
+    """Ask hospitals for their vectors and return the opened sum of those that came.
+
+    Parameters
+    ----------
+    request : RecordDict
+        The same for all, with the round's call in ``agreed["secure"]``.
+    round_id : str
+        Of that call.
+    size : int
+        Words of a vector.
+
+    Raises
+    ------
+    QuorumError
+        If fewer than the threshold or the quorum sent a vector, or help to open the sum.
+    PrivacyError
+        If the shares that came do not fit together.
+    """
+    study, call = session.study, session.call
+    total = SecureTotal(np.zeros(size, f"uint{word_bits}"))
+    deposits: dict[str, dict[str, bytes]] = {}
+    commitments: dict[str, dict[str, str]] = {}
+    replies = ask(
+        session.grid,
+        session.nodes,
+        request,
+        message_type,
+        study.rounds,
+        group=group,
+        clock=session.clock,
+    )
+    del request
+    for site, outcome in replies:
+        reply = _parsed(outcome, partial(_masked, site=site, call=call, size=size, bits=word_bits))
+        del outcome
+        if isinstance(reply, Refusal):
+            total.refused[site] = reply
+            continue
+        total.words += reply.words
+        total.active.append(site)
+        deposits[site], commitments[site] = reply.deposits, reply.commitments
+        del reply
+    what = f"The secure sum of {message_type}{f' ({group})' if group else ''}"
+    _require(total.active, total.refused | session.refused, call.threshold, study, what)
+    told = dict(_told(session, round_id, total, deposits, what))
+    open_sum(total.words, call.cohort, call.threshold, total.active, told, commitments)
+    return total
+
+
+def _masked(
+    records: RecordDict, site: str, call: SessionCall, size: int, bits: Literal[32, 64]
+) -> MaskedReply:
+    where = f"The masked reply of {site}"
+    reply = MaskedReply.from_records(records, where, size, bits)
+    named = {"", *(peer for peer in call.cohort if peer != site)}
+    if set(reply.deposits) != set(call.cohort) or set(reply.commitments) != named:
+        raise PayloadError(f"{where} holds no share for each hospital; install one version.")
+    return reply
+
+
+def _require(
+    valid: Sequence[str], refused: Mapping[str, Refusal], threshold: int, study: Study, what: str
+) -> None:
+    require_quorum(valid, refused, study.rounds.quorum, what)
+    if len(valid) < threshold:
+        raise QuorumError(
+            f"{what}: {len(valid)} hospitals are left, expected {threshold} or more "
+            f"({_reasons(refused)}); mend this and resume."
+        )
+
+
+def _told(
+    session: SecureSession,
+    round_id: str,
+    total: SecureTotal,
+    deposits: Mapping[str, Mapping[str, bytes]],
+    what: str,
+) -> Iterator[tuple[str, SharesByOwner]]:
+    """Ask the active hospitals for the shares that open the sum; enough of them must answer."""
+    call, study = session.call, session.study
+    active = tuple(total.active)
+    dropped = tuple(site for site in call.cohort if site not in active)
+
+    def opening(site: str) -> RecordDict:
+        sealed = {owner: deposits[owner][site] for owner in active}
+        asked = Opening(call.session, round_id, active, dropped, sealed)
+        return Question(study, "secure_tell", {"opening": asked.to_dict()}).to_records()
+
+    helpers, refused = 0, dict[str, Refusal]()
+    nodes = {site: session.nodes[site] for site in active}
+    for site, outcome in ask(
+        session.grid,
+        nodes,
+        opening,
+        "query.secure_tell",
+        study.rounds,
+        group="open",
+        clock=session.clock,
+    ):
+        shares = _parsed(outcome, partial(_shares, site=site))
+        if isinstance(shares, Refusal):
+            refused[site] = shares
+        else:
+            helpers += 1
+            yield site, shares
+    if helpers < call.threshold:
+        raise QuorumError(
+            f"{what} cannot be opened: {helpers} hospitals told their shares, expected "
+            f"{call.threshold} or more ({_reasons(refused)}); mend this and resume."
+        )
+
+
+def _shares(records: RecordDict, site: str) -> SharesByOwner:
+    where = f"The shares of {site}"
+    return Opening.shares_from(Answer.from_records(records, where).document.get("shares"), where)
