@@ -211,7 +211,7 @@ def noised_table(
     """Return the noised table on its own few cells, each of a multiple of ``min_cell`` patients.
 
     Joined into larger boxes instead (`ScoreTable.suppressed`), 66 patients would leave an index
-    that misses by .17 where the noise alone misses by .04 (`benchmarks/private_statistics.py`).
+    that misses by .18 where the noise alone misses by .05 (`benchmarks/private_statistics.py`).
     """
     noised = told.sums["table"].reshape(len(cuts) + 1, -1)
     total = max(float(np.rint(noised.sum())), 0.0)
