@@ -14,7 +14,7 @@ arithmetic that they can take: MONAI's ``UNet`` of the same channels, and the sl
 convolutions of 1 x 3 x 3. Their twin is a plain loop over that network. Slices' gradients are added
 up to patients', as the claim is about patients.
 
-``python benchmarks/private_step.py [--threads 2] [--steps 15] [--patients 8]``
+``python benchmarks/private_step.py [--threads 2] [--steps 15] [--patients 16]``
 """
 
 import argparse
@@ -336,7 +336,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--patients", type=int, default=8)
+    parser.add_argument("--patients", type=int, default=16)
     parser.add_argument("--memory", nargs=2, help="a network and a side, by a process of its own")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message="Full backward hook")

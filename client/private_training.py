@@ -41,9 +41,11 @@ from shared_models.losses.proximal import proximal_term
 
 __all__ = ["PrivateSummary", "mean_over_slices", "train_privately"]
 
-# Patients whose maps are held at once by one thread: large enough for fast convolutions, and small
-# enough to need no more memory than a batch of the same patients without privacy.
-CHUNK_SIZE = 8
+# Patients, or slices of patients, whose maps one thread holds at once: enough for fast convolutions
+# and few enough to need no more memory than training on a batch without privacy
+# (benchmarks/private_step.py).
+PATIENTS_AT_ONCE = 8
+SLICES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,16 @@ def train_privately(
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     drawn = _Draw(patients, num_slices, policy, source, augment, execution.device)
     size = drawn.num_patients if public_size is None else public_size
+    chunk_size = PATIENTS_AT_ONCE
+    if num_slices is not None:
+        chunk_size = max(1, SLICES_AT_ONCE // policy.slices_per_patient)
     update = _Update(model, options, learning_rate, execution.device, correction)
     sd, expected = policy.noise_multiplier * policy.clip_norm, policy.sampling_rate * size
     was_training = model.training
     model.to(device=execution.device, memory_format=torch.channels_last).train()
     rate_sum = 0.0
     try:
-        with _engine(model, loss_fn, source, execution) as gradients:
+        with _engine(model, loss_fn, chunk_size, source, execution) as gradients:
             for step in range(steps):
                 summed = gradients.clipped_sum(drawn(), policy.clip_norm).gradients
                 noised = add_noise(summed, sd, source)
@@ -192,7 +197,11 @@ def train_privately(
 
 @contextmanager
 def _engine(
-    model: nn.Module, loss_fn: PatientLoss, source: NoiseSource, execution: Execution
+    model: nn.Module,
+    loss_fn: PatientLoss,
+    chunk_size: int,
+    source: NoiseSource,
+    execution: Execution,
 ) -> Iterator[PatientGradients]:
     """Yield the gradients of one machine, with dropout from the hospital's own randomness."""
     threads = execution.threads if execution.device == "cpu" else 1
@@ -202,7 +211,7 @@ def _engine(
     with machine.active(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(source.seed())
         with PatientGradients(
-            model, loss_fn, chunk_size=CHUNK_SIZE, threads=threads, rules=LAYER_RULES
+            model, loss_fn, chunk_size=chunk_size, threads=threads, rules=LAYER_RULES
         ) as gradients:
             yield gradients
 
