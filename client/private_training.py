@@ -17,7 +17,7 @@ change for everybody if one patient were missing. So a private round cannot be r
 given the draws it is as deterministic as any other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -43,7 +43,7 @@ __all__ = ["PrivateSummary", "mean_over_slices", "train_privately"]
 
 # Patients whose maps are held at once by one thread: large enough for fast convolutions, and small
 # enough to need no more memory than a batch of the same patients without privacy.
-CHUNK_SIZE = 4
+CHUNK_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def train_privately(
     round_index: int | None = None,
     augment: Augment | None = None,
     correction: Mapping[str, Tensor] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> PrivateSummary:
     """Train ``model`` in place for one round, and charge it.
 
@@ -142,6 +143,8 @@ def train_privately(
         alone.
     correction : mapping of str to Tensor, optional
         SCAFFOLD's ``c - c_i``, added to the noised gradient; c_i follows from noised weights.
+    on_step : callable, optional
+        Called with (steps done, steps in all) after every step; of losses it is told nothing.
 
     Raises
     ------
@@ -173,6 +176,8 @@ def train_privately(
                 rate = learning_rate_at(step, steps, learning_rate, options)
                 update({name: total / expected for name, total in noised.items()}, rate)
                 rate_sum += rate
+                if on_step is not None:
+                    on_step(step + 1, steps)
         if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
             model.load_state_dict(before)
             raise TrainingError(
