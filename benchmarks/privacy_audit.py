@@ -1,9 +1,9 @@
-"""Claim: attackers find patients in what is released without privacy, and do not with it.
+"""Claim: attackers find patients in what is released without privacy, and hardly with it.
 
 On small problems where the attacks are known to work (``privacy_digits.py``): the one-run audit
 refutes four wrong versions of private training in twelve of twelve runs and the right one in none;
-likelihood ratios find members with an AUC of at least .68 without privacy and at most .60 at an
-epsilon below 10; an image comes back from one gradient at 60 dB without privacy, and worse than
+online likelihood ratios find members with an AUC of at least .68 without privacy and at most .60 at
+an epsilon below 10; an image comes back from one gradient at 60 dB without privacy, and worse than
 guessing the mean image with it. Then the same attacks, and the question which hospital sent an
 update, on the demo's networks (``privacy_networks.py``). All patients are phantoms.
 

@@ -68,7 +68,7 @@ def test_an_idle_layer_is_refused() -> None:
 
 
 def test_images_come_back_without_privacy_and_not_with_it(digits: ModuleType) -> None:
-    for index in (0, 7, 14):
+    for index in (0, 7):
         found, guess = digits.invert_digit(index, noise_multiplier=None)
         assert found >= 60
         hidden, same_guess = digits.invert_digit(index, noise_multiplier=1.0)
