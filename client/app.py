@@ -10,8 +10,10 @@ from flwr.clientapp import ClientApp
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
+from client.policy import load_policy
 from client.secure_settings import must_be_masked
 from client.site import load_site
+from privacy.policy import agree
 from protocol import audit
 from protocol.config import Study
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
@@ -30,11 +32,27 @@ def _answer(
         from client.secure_answers import enter_question, masked_answer
 
         secure = enter_question(hospital, message.metadata.message_type, question)
-        content = masked_answer(secure, question, function(hospital, question))
+        content = masked_answer(secure, question, _answered(hospital, question, message, function))
     else:
-        content = function(hospital, question).to_records()
+        content = _answered(hospital, question, message, function).to_records()
     _record(hospital, message, {"study": question.study.name})
     return Message(content, reply_to=message)
+
+
+def _answered(
+    hospital: Hospital,
+    question: Question,
+    message: Message,
+    function: Callable[[Hospital, Question], Answer],
+) -> Answer:
+    """Answer exactly, or with noise where the hospital's policy or the study says so."""
+    policy = load_policy(hospital.directory, hospital.config).privacy
+    terms = agree(policy, question.study.privacy)
+    if terms is None:
+        return function(hospital, question)
+    from client.private_answers import private_answer
+
+    return private_answer(hospital, question, terms, message.metadata.message_type)
 
 
 def _masked(hospital: Hospital, study: Study, message: Message) -> bool:

@@ -37,8 +37,9 @@ def guarded(handler: Handler) -> Handler:
         except Exception as error:  # noqa: BLE001 - the one place where everything must be caught
             refusal = Refusal(
                 UNEXPECTED,
-                f"The client failed unexpectedly in {handler.__name__}; the reason is in the "
-                "hospital's own log, .concors/client.log, and nowhere else.",
+                f"The client failed unexpectedly in {handler.__name__}; where, and with what kind "
+                "of error, stands in the hospital's own log, .concors/client.log, and nowhere "
+                "else.",
             )
             _log(context, handler.__name__, error)
         return Message(refusal.to_error(), reply_to=message)

@@ -22,10 +22,16 @@ MIN_HEIGHT_PX, MAX_SHARE = 5, 1 / 8
 MAX_FILL, SLENDER = 0.8, 2.5
 CENTRE = 0.25
 MAX_PARTS = 2000
+ALONE = 1
+
+Extent = tuple[int, int, int, int]
+"""Top, bottom, left and right of a part."""
 
 
 def text_characters(stack: np.ndarray) -> int:
     """Return the length of the longest line of text in any slice, characters; 0 without text.
+
+    What stands alone is no line: most of that is a vessel or a chip of fat.
 
     The middle quarter of the image, where the heart lies, is not looked at.
 
@@ -35,40 +41,70 @@ def text_characters(stack: np.ndarray) -> int:
         Physical or stored values. What moves from phase to phase is not text.
     """
     still = stack.min(axis=0)
-    return max((_longest_line(plane) for plane in still), default=0)
+    # Sorted once a slice, and equal levels looked at once.
+    levels = np.percentile(still, PERCENTILES, axis=(1, 2)).T
+    best = ALONE
+    for plane, shares in zip(still, levels, strict=True):
+        for level in sorted({float(share) for share in shares if share > 0}):
+            best = max(best, _longest_line(plane, BRIGHT * level, best))
+    return best if best > ALONE else 0
 
 
-def _longest_line(plane: np.ndarray) -> int:
-    best = 0
-    for level in {float(np.percentile(plane, share)) for share in PERCENTILES}:
-        if level > 0:
-            best = max(best, _in_a_row(_characters(plane, BRIGHT * level)))
-    return best
-
-
-def _characters(plane: np.ndarray, threshold: float) -> list[tuple[int, int, int, int]]:
-    """Return (top, bottom, left, right) of what is drawn like a character."""
+def _longest_line(plane: np.ndarray, threshold: float, known: int) -> int:
+    """Return the length of the longest line of text, or 0 where none is longer than ``known``."""
     bright = plane >= threshold
     parts, count = label(bright, np.ones((3, 3), int))
     if not 0 < count <= MAX_PARTS:
-        return []
-    rows, cols = plane.shape
-    found = []
+        return 0
+    boxes = _boxes(parts)
+    extents = [_extent(box) for box in boxes.values()]
+    # Edges are looked at last, and only of what stands in a line that is long enough.
+    drawn = [
+        extent
+        for (index, box), extent, length in zip(
+            boxes.items(), extents, _line_lengths(extents), strict=True
+        )
+        if length > known and _drawn(plane, parts, bright, index, box, threshold)
+    ]
+    return max(_line_lengths(drawn), default=0)
+
+
+def _boxes(parts: np.ndarray) -> dict[int, tuple[slice, slice]]:
+    """Return where each part lies that has the size of a character and is not in the middle."""
+    rows, cols = parts.shape
+    found = {}
     for index, (ys, xs) in enumerate(find_objects(parts), start=1):
         height, width = ys.stop - ys.start, xs.stop - xs.start
         if not (MIN_HEIGHT_PX <= height <= rows * MAX_SHARE and width <= cols * MAX_SHARE):
             continue
-        if _central(ys, rows) and _central(xs, cols):
-            continue
-        around = (_wider(ys, rows), _wider(xs, cols))
-        part = parts[around] == index
-        # A full rectangle is a marker or a chip of fat; an upright bar may be a 1 or an I.
-        if part.sum() > MAX_FILL * height * width and height < SLENDER * width:
-            continue
-        ring = binary_dilation(part, iterations=2) & ~bright[around]
-        if ring.any() and np.median(plane[around][ring]) < DARK * threshold:
-            found.append((ys.start, ys.stop, xs.start, xs.stop))
+        if not (_central(ys, rows) and _central(xs, cols)):
+            found[index] = (ys, xs)
     return found
+
+
+def _extent(box: tuple[slice, slice]) -> Extent:
+    ys, xs = box
+    return ys.start, ys.stop, xs.start, xs.stop
+
+
+def _drawn(
+    plane: np.ndarray,
+    parts: np.ndarray,
+    bright: np.ndarray,
+    index: int,
+    box: tuple[slice, slice],
+    threshold: float,
+) -> bool:
+    """Whether a part is drawn like a character: strokes, with edges that fall at once."""
+    top, bottom, left, right = _extent(box)
+    height, width = bottom - top, right - left
+    around = (_wider(box[0], plane.shape[0]), _wider(box[1], plane.shape[1]))
+    part = parts[around] == index
+    # A full rectangle is a marker or a chip of fat; an upright bar may be a 1 or an I.
+    if part.sum() > MAX_FILL * height * width and height < SLENDER * width:
+        return False
+    ring = binary_dilation(part, iterations=2) & ~bright[around]
+    return bool(ring.any() and np.median(plane[around][ring]) < DARK * threshold)
 
 
 def _central(span: slice, size: int) -> bool:
@@ -80,18 +116,25 @@ def _wider(span: slice, size: int) -> slice:
     return slice(max(0, span.start - 2), min(size, span.stop + 2))
 
 
-def _in_a_row(boxes: list[tuple[int, int, int, int]]) -> int:
-    """Return the most boxes that follow each other on one line: one height, small gaps."""
-    best = 0
-    chains: list[tuple[tuple[int, int, int, int], int]] = []
-    for box in sorted(boxes, key=lambda b: b[2]):
-        length = 1 + max((n for last, n in chains if _follows(last, box)), default=0)
-        chains.append((box, length))
-        best = max(best, length)
-    return best
+def _line_lengths(boxes: list[Extent]) -> list[int]:
+    """Return of each box how many stand on its longest line: one height, small gaps."""
+    order = sorted(range(len(boxes)), key=lambda index: boxes[index][2])
+    before, after = [1] * len(boxes), [1] * len(boxes)
+    pairs = [
+        (one, other)
+        for at, other in enumerate(order)
+        for one in order[:at]
+        if _follows(boxes[one], boxes[other])
+    ]
+    # In the order of their right ends, then from right to left.
+    for one, other in pairs:
+        before[other] = max(before[other], before[one] + 1)
+    for one, other in sorted(pairs, key=lambda pair: -boxes[pair[0]][2]):
+        after[one] = max(after[one], after[other] + 1)
+    return [left + right - 1 for left, right in zip(before, after, strict=True)]
 
 
-def _follows(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+def _follows(one: Extent, other: Extent) -> bool:
     heights = one[1] - one[0], other[1] - other[0]
     overlap = min(one[1], other[1]) - max(one[0], other[0])
     gap = other[2] - one[3]

@@ -13,19 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from client.archives import read_acdc_site
-from client.cache import cache_key, load_images, save_images
-from client.imaging import read_dicom_site
-from client.intake.challenge_contours import read_link
 from client.intake.ecg import Electrocardiogram, read_ecgs
 from client.outcomes import NO_EVENT_KNOWN, OutcomeRow, read_outcomes
-from client.overrides import overrides_digest, site_overrides
 from client.preprocess import Prepared
 from client.pseudonyms import load_secret, pseudonym
 from client.quality import Quality
 from client.reading import Imaged
-from client.site import Images, SiteConfig, inside, load_site, site_sorter
-from client.volumes import read_volume_site
+from client.site import SiteConfig, inside, load_site
+from client.site_images import site_images
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
 
@@ -150,7 +145,7 @@ def load_cohort(
     secret = load_secret(site_dir, config.secret)
     if config.images is None:
         return _table_only(site_dir, config, secret)
-    imaged, refused = _images(site_dir, config, secret, preprocessing, progress)
+    imaged, refused = site_images(site_dir, config, secret, preprocessing, progress)
     outcomes: dict[str, OutcomeRow] = {}
     if config.outcomes is not None:
         outcomes, implausible = _outcomes(site_dir, config, secret)
@@ -227,107 +222,6 @@ def _outcome_path(site_dir: Path, config: SiteConfig) -> Path:
             "the file there."
         )
     return inside(site_dir, config.outcomes.path, "outcomes.path")
-
-
-def _image_root(site_dir: Path, images: Images) -> Path:
-    if images.format == "acdc" and Path(images.path).is_absolute():
-        root = Path(images.path)
-        if not root.is_dir():
-            raise ConfigError("site.yaml: images.path names no folder; correct the path.")
-        return root
-    return inside(site_dir, images.path, "images.path")
-
-
-def _images(
-    site_dir: Path,
-    config: SiteConfig,
-    secret: bytes,
-    preprocessing: Preprocessing,
-    progress: Progress | None,
-) -> tuple[list[Imaged], Counter[tuple[str, str]]]:
-    if config.images is None:
-        raise ConfigError("site.yaml names no images; add images or members.")
-    root = _image_root(site_dir, config.images)
-    mask_root = None
-    if config.masks is not None:
-        mask_root = inside(site_dir, config.masks.path, "masks.path")
-    overruled = site_overrides(site_dir, config.images)
-    sorter = site_sorter(site_dir, config.images)
-    settings = {
-        "preprocessing": preprocessing.model_dump(mode="json"),
-        "images": config.images.model_dump(mode="json"),
-        "masks": config.masks.model_dump(mode="json") if config.masks else None,
-        "quality": config.quality.model_dump(mode="json"),
-        "overrides": overrides_digest(overruled),
-        "link": sorted((_link(site_dir, config) or {}).items()),
-        "sorter": hashlib.sha256(sorter.read_bytes()).hexdigest() if sorter else None,
-        "secret": hashlib.sha256(b"cache" + secret).hexdigest(),
-    }
-    roots = [path for path in (root, mask_root) if path is not None]
-    key = cache_key(roots, settings, config.images.max_files)
-    folder = site_dir / ".concors" / "cache"
-    cached = load_images(folder, key)
-    if cached is not None:
-        return cached
-    if config.images.format == "acdc":
-        found = read_acdc_site(root, config.images.group, secret, preprocessing, progress)
-    elif config.images.format in ("nifti", "numpy"):
-        found = read_volume_site(
-            root,
-            config.images.format,
-            secret,
-            preprocessing,
-            masks=config.masks,
-            mask_root=mask_root,
-            limits=config.quality,
-            progress=progress,
-        )
-    else:
-        found = read_dicom_site(
-            root,
-            secret,
-            preprocessing,
-            masks=config.masks,
-            mask_root=mask_root,
-            link=_link(site_dir, config),
-            limits=config.quality,
-            bare=config.images.without_preamble,
-            overruled=overruled,
-            max_files=config.images.max_files,
-            max_study_images=config.images.max_study_images,
-            sorter=sorter,
-            workers=config.workers,
-            progress=progress,
-        )
-    _refuse_if_useless(config, *found)
-    save_images(folder, key, *found)
-    return found
-
-
-def _link(site_dir: Path, config: SiteConfig) -> dict[str, str] | None:
-    if config.masks is None or config.masks.link is None:
-        return None
-    return read_link(inside(site_dir, config.masks.link, "masks.link"))
-
-
-def _refuse_if_useless(
-    config: SiteConfig, patients: Sequence[Imaged], refused: Counter[tuple[str, str]]
-) -> None:
-    def commonest(kind: str) -> str:
-        reasons = [(count, reason) for (k, reason), count in refused.items() if k == kind]
-        return max(reasons)[1] if reasons else f"no {kind} at all"
-
-    if not patients:
-        kind = "patient" if any(k == "patient" for k, _ in refused) else "file"
-        raise DataError(
-            f"{config.name} has no usable series: {commonest(kind)}; "
-            "check images.path in site.yaml and what was exported."
-        )
-    if config.masks is not None and all(p.prepared.labels is None for p in patients):
-        raise DataError(
-            f"none of the masks of {config.name} can be used: {commonest('mask')}; "
-            "export them again, or remove masks from site.yaml."
-        )
 
 
 def _patient(imaged: Imaged, outcome: OutcomeRow, ecg: Electrocardiogram | None = None) -> Patient:

@@ -124,7 +124,8 @@ def calibrate(hospital: Hospital, question: Question) -> Answer:
     if judged is None or judged.role not in judged.plan.censoring:
         return Answer({})
     censoring = _allowed(judged)
-    brier = _brier(judged, censoring)
+    # Only its counts are asked for, which need no resampling.
+    brier = _brier(judged, censoring, resampled=False)
     if question.agreed.get("calibration_fitted") is True:
         return Answer({"errors": _errors(judged, brier)})
     return Answer({"steps": _steps(judged, censoring, brier)})
@@ -135,7 +136,7 @@ def _allowed(judged: Judged) -> CensoringCurve:
     return allow(judged.hospital, question.study, question.arrays or {}, judged.plan, judged.role)
 
 
-def _brier(judged: Judged, censoring: CensoringCurve) -> BrierSums:
+def _brier(judged: Judged, censoring: CensoringCurve, resampled: bool = True) -> BrierSums:
     # A network may predict beyond the end of the plan's grid, where too few remain to judge it.
     cuts = [cut for cut in judged.question.agreed["cuts_months"] if cut <= judged.plan.end_months]
     horizons = tuple(sorted({*cuts, *judged.plan.horizons_months}))
@@ -145,7 +146,7 @@ def _brier(judged: Judged, censoring: CensoringCurve) -> BrierSums:
         judged.survival(horizons),
         horizons_months=horizons,
         censoring=censoring,
-        **judged.resamples("brier"),
+        **(judged.resamples("brier") if resampled else {}),
     )
 
 

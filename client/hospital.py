@@ -11,6 +11,7 @@ import numpy as np
 
 from client.cohort import Cohort, Patient, load_cohort
 from client.holdout import held_out
+from client.policy import load_policy
 from client.pseudonyms import load_secret
 from client.site import SiteConfig, load_site
 from client.training import Execution
@@ -96,8 +97,9 @@ def open_hospital(
     cohorts = tuple(_cohort(member, study, progress) for member in members)
     training: list[Patient] = []
     aside: list[Patient] = []
+    private = load_policy(directory, config).privacy is not None
     for cohort in cohorts:
-        mask = held_out(cohort.patients, study.holdout, study.seed, cohort.site)
+        mask = held_out(cohort.patients, study.holdout, study.seed, cohort.site, each_alone=private)
         training += [p for p, out in zip(cohort.patients, mask, strict=True) if not out]
         aside += [p for p, out in zip(cohort.patients, mask, strict=True) if out]
     if not training:

@@ -27,7 +27,7 @@ from shared_models.networks import build
 from shared_models.postprocess import clean_labels
 from shared_models.weights import from_arrays
 
-__all__ = ["Measured", "load_measured", "measure", "segment_patients"]
+__all__ = ["Measured", "load_measured", "measure", "segment_patients", "training_values"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,22 @@ def segment_patients(
 
 
 def measure(hospital: Hospital, question: Question) -> Answer:
-    """Measure every patient with the study's segmentation network and keep the result on disk.
+    """Measure with the study's segmentation network and keep the result on disk.
 
     Returns
     -------
     Answer
         ``measurements``: suppressed Moments of the training patients.
+    """
+    names = question.study.prognosis.measurements
+    moments = Moments.of(names, training_values(hospital, question))
+    return Answer({"measurements": moments.suppressed(hospital.config.min_cell).to_dict()})
+
+
+def training_values(hospital: Hospital, question: Question) -> np.ndarray:
+    """Measure, keep the result on disk, and return the training patients' values, float64 (N, Q).
+
+    Every patient is measured; of a hospital that only validates on its held-out patients these.
 
     Raises
     ------
@@ -91,12 +101,15 @@ def measure(hospital: Hospital, question: Question) -> Answer:
             f"The study asks for '{unknown[0]}', which is no measurement; choose from "
             f"{', '.join(MEASUREMENTS)}."
         )
-    patients = hospital.patients
+    internal = hospital.name in study.hospitals.internal
+    patients = hospital.held_out if internal else hospital.patients
     if not all(patient.has_images for patient in patients):
         raise DataError(
             f"{hospital.name} has no images to measure; name it in a study without the stages "
             "segment and measure."
         )
+    if not patients:
+        return np.empty((0, len(section.measurements)))
     labels = segment_patients(hospital, study, question.arrays, patients)
     rows = [
         measure_patient(p, found, section.measurements)
@@ -111,9 +124,7 @@ def measure(hospital: Hospital, question: Question) -> Answer:
         np.stack([present for _, present in crops]),
         values,
     )
-    training = values[: len(hospital.training)]
-    moments = Moments.of(section.measurements, training).suppressed(hospital.config.min_cell)
-    return Answer({"measurements": moments.to_dict()})
+    return values[: 0 if internal else len(hospital.training)]
 
 
 def _path(hospital: Hospital, study: Study, segmentation: str) -> Path:

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.cohort import Patient
 from client.control import open_control
 from client.hospital import Hospital
 from client.measure import load_measured
+from client.private_terms import privacy_terms
 from client.schedule import round_learning_rate
 from client.site import load_site
 from client.survey import covariate_matrix, has_outcome
-from client.training import train
+from client.training import Augment, train
+from privacy.policy import PrivacyPolicy
 from protocol.config import Study
 from protocol.errors import DataError
 from protocol.payload import TrainReply, TrainRequest
@@ -167,17 +169,26 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     its ``min_cell``, or none, sends the weights back as they came, with no event: they weigh
     nothing.
 
+    With a privacy policy, `client.private_round`: a patient is their images, table and follow-up.
+
     Raises
     ------
     DataError
         As `training_patients` and `require_causes`.
+    PrivacyError, BudgetError
+        If the hospital's privacy policy forbids the study, its head, or the round.
     TrainingError
         If the loss is not finite.
     """
     study, section = request.study, request.study.prognosis
     require_causes(hospital, section.num_causes)
-    patients = training_patients(hospital)
     head = choose_head(section.head)
+    augmented = section.training.augment and "measure" in study.stages
+    augment = augment_prognosis if augmented else None
+    terms = privacy_terms(hospital, study)
+    if terms is not None:
+        return _private_round(hospital, request, terms, head, augment)
+    patients = training_patients(hospital)
     months, event = outcomes(patients, head)
     cuts = np.array(request.agreed["cuts_months"])
     targets = head.targets(months, event, cuts)
@@ -188,9 +199,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         return TrainReply(dict(request.arrays), len(patients), 0)
     records = prognosis_inputs(hospital, study, request.agreed, patients)
     records |= {name: torch.from_numpy(values) for name, values in targets.items()}
-    augmented = section.training.augment and "measure" in study.stages
-    model = build(section.network.name, section.network_options())
-    from_arrays(model, request.arrays)
+    model = _network(request)
     control = open_control(hospital, request)
     objective, options = partial(prognosis_objective, head=head), section.training
     if head.needs_baseline:
@@ -208,7 +217,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
             study.seed, "prognosis/train", round_index=request.round_index, site=hospital.name
         ),
         execution=hospital.execution,
-        augment=augment_prognosis if augmented else None,
+        augment=augment,
         correction=None if control is None else control.correction(),
         whole_batches=not head.decomposable,
     )
@@ -218,3 +227,52 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         control.settle(arrays, summary.rate_sum)
         rate_sum = summary.rate_sum
     return TrainReply(arrays, len(patients), told, {"loss": summary.mean_loss}, rate_sum)
+
+
+def _network(request: TrainRequest) -> nn.Module:
+    section = request.study.prognosis
+    model = build(section.network.name, section.network_options())
+    from_arrays(model, request.arrays)
+    return model
+
+
+def _private_round(
+    hospital: Hospital,
+    request: TrainRequest,
+    terms: PrivacyPolicy,
+    head: Head,
+    augment: Augment | None,
+) -> TrainReply:
+    # Imported here: the noised survey it rests on imports what this module imports.
+    from client.private_round import PrivateRecords, private_reply, require_private_head
+
+    require_private_head(head)
+
+    def records() -> PrivateRecords:
+        # Left out, where training without privacy refuses the whole hospital: a refusal because
+        # of one patient would tell of them.
+        known = has_outcome(hospital.training)
+        patients = [p for p in known if p.months > 0 and p.start_months <= 0]
+        if not patients:
+            raise DataError(
+                f"{hospital.name} has no training patient with a known outcome; add follow-up or "
+                "take part as an external hospital."
+            )
+        months, event = outcomes(patients, head)
+        targets = head.targets(months, event, np.array(request.agreed["cuts_months"]))
+        inputs = prognosis_inputs(hospital, request.study, request.agreed, patients)
+        return PrivateRecords(inputs | {name: torch.from_numpy(v) for name, v in targets.items()})
+
+    section = request.study.prognosis
+    return private_reply(
+        hospital,
+        request,
+        terms,
+        _network(request),
+        records,
+        partial(prognosis_objective, head=head),
+        rounds=section.rounds,
+        training=section.training,
+        strategy=section.strategy,
+        augment=augment,
+    )

@@ -18,10 +18,15 @@ from protocol.stats import (
     risk_group,
 )
 
-__all__ = ["SCORE_BINS", "scores", "validate"]
+__all__ = ["SCORE_BINS", "group_names", "scores", "validate"]
 
 SCORE_BINS = 200
 GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
+
+
+def group_names(num_groups: int) -> tuple[str, ...]:
+    """Return what groups of predicted risk are called, lowest first."""
+    return GROUP_NAMES.get(num_groups) or tuple(f"group {k + 1}" for k in range(num_groups))
 
 
 def scores(hospital: Hospital, question: Question) -> Answer:
@@ -67,8 +72,7 @@ def validate(hospital: Hospital, question: Question) -> Answer:
     risk = predicted_risk(question, judged.outputs)
     horizon = float(agreed["horizon_months"])
     grid = monthly_grid(horizon)
-    num_groups = study.validate_.risk_groups
-    names = GROUP_NAMES.get(num_groups) or tuple(f"group {k + 1}" for k in range(num_groups))
+    names = group_names(study.validate_.risk_groups)
     pairs = PairCounts.of(
         months,
         event,

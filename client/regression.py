@@ -15,6 +15,7 @@ from client.cox_residuals import grid_residuals, stratified_residuals
 from client.hospital import Hospital
 from client.imputation import Gaps, Step, complete, equations
 from client.optimism import concordance, resampled
+from client.private_terms import refuse_unnoised
 from client.prognosis import tabular_values
 from client.survey import has_outcome, validation_patients
 from client.survival_table import SurvivalTable, require_enough
@@ -169,7 +170,10 @@ def answer(hospital: Hospital, question: Question) -> Answer:
     ------
     DataError
         If the hospital has fewer patients or events than its own minimum; it then sends nothing.
+    PrivacyError
+        If the hospital has a privacy policy.
     """
+    refuse_unnoised(hospital, question.study, "cox_regression", "a question of the Cox regression")
     section, asked = question.study.regression, _asked(question)
     everyone = hospital.training if section.patients == "training" else hospital.patients
     table = survival_table(hospital, question, list(everyone))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from client.hospital import Hospital
+from client.private_terms import refuse_unnoised
 from client.prognosis import outcomes, prognosis_inputs, training_patients
 from protocol.arrays import Arrays
 from protocol.config import Study
@@ -113,7 +114,10 @@ def answer(hospital: Hospital, question: Question) -> Answer:
     ------
     DataError
         If the sums would tell of fewer patients than the hospital's ``min_cell``.
+    PrivacyError
+        If the hospital has a privacy policy.
     """
+    refuse_unnoised(hospital, question.study, "cox_two_phase", "a question about risk sets")
     here = _Training(hospital, question.study, question.agreed)
     if question.arrays is None:
         return Answer({"steps": here.possible_steps()})
@@ -144,7 +148,10 @@ def gradient_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         If the grid tells of fewer patients than ``min_cell``.
     PayloadError
         If the pooled sums do not hold this hospital's patients.
+    PrivacyError
+        If the hospital has a privacy policy.
     """
+    refuse_unnoised(hospital, request.study, "cox_two_phase", "the gradient of a pooled likelihood")
     here = _Training(hospital, request.study, request.agreed)
     pooled = RiskSetSums.from_dict(request.agreed["risk_sets"].get("pooled"))
     grid = risk_grid(here.cuts[-1], _step(request.agreed))

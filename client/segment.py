@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.cohort import Patient
 from client.control import open_control
 from client.hospital import Hospital
+from client.private_terms import privacy_terms
 from client.schedule import round_learning_rate
-from client.training import train
+from client.training import Augment, train
+from privacy.policy import PrivacyPolicy
 from protocol.errors import DataError
 from protocol.payload import TrainReply, TrainRequest
 from protocol.seeds import generator
@@ -52,14 +54,19 @@ def segmentation_records(patients: Sequence[Patient]) -> dict[str, Tensor]:
 def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     """Train the segmentation network for one round on the hospital's own masks.
 
+    With a privacy policy, `client.private_round`: a patient is all their slices.
+
     Raises
     ------
     DataError
         If no training patient has an expert mask.
+    PrivacyError, BudgetError
+        If the hospital's privacy policy forbids the study, or the round.
     TrainingError
         If the loss is not finite.
     """
     study, section = request.study, request.study.segment
+    terms = privacy_terms(hospital, study)
     patients = labelled(hospital.training)
     if not patients:
         raise DataError(
@@ -68,6 +75,9 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         )
     model = build(section.network.name, section.network.options)
     from_arrays(model, request.arrays)
+    augment = augment_segmentation if section.training.augment else None
+    if terms is not None:
+        return _private_round(hospital, request, terms, model, patients, augment)
     control = open_control(hospital, request)
     summary = train(
         model,
@@ -79,7 +89,7 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
             study.seed, "segment/train", round_index=request.round_index, site=hospital.name
         ),
         execution=hospital.execution,
-        augment=augment_segmentation if section.training.augment else None,
+        augment=augment,
         correction=None if control is None else control.correction(),
     )
     arrays = to_arrays(model)
@@ -91,4 +101,37 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         num_events=0,
         metrics={"loss": summary.mean_loss},
         rate_sum=None if control is None else summary.rate_sum,
+    )
+
+
+def _private_round(
+    hospital: Hospital,
+    request: TrainRequest,
+    terms: PrivacyPolicy,
+    model: nn.Module,
+    patients: Sequence[Patient],
+    augment: Augment | None,
+) -> TrainReply:
+    # Imported here: the noised survey it rests on counts who is `labelled`.
+    from client.private_round import PrivateRecords, private_reply
+    from client.private_training import mean_over_slices
+
+    def records() -> PrivateRecords:
+        num_slices = np.array(
+            [patient.cine.shape[0] * patient.cine.shape[1] for patient in patients]
+        )
+        return PrivateRecords(segmentation_records(patients), num_slices)
+
+    section = request.study.segment
+    return private_reply(
+        hospital,
+        request,
+        terms,
+        model,
+        records,
+        mean_over_slices(segmentation_objective),
+        rounds=section.rounds,
+        training=section.training,
+        strategy=section.strategy,
+        augment=augment,
     )

@@ -6,14 +6,16 @@ unsure trains nothing.
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.hospital import Hospital
 from client.intake.parts import UNSURE_BELOW
+from client.private_terms import privacy_terms
 from client.schedule import round_learning_rate
 from client.series_records import SeriesRecords, series_records
 from client.sorter import predict
 from client.training import train
+from privacy.policy import PrivacyPolicy
 from protocol.config import Study
 from protocol.errors import DataError
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
@@ -56,10 +58,14 @@ def _batch(records: SeriesRecords) -> dict[str, Tensor]:
 def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
     """Train the sorting network for one round on the hospital's own series.
 
+    With a privacy policy, `client.private_round`: a patient is all their series.
+
     Raises
     ------
     DataError
         If the hospital has no series that is surely sorted.
+    PrivacyError, BudgetError
+        If the hospital's privacy policy forbids the study, or the round.
     TrainingError
         If the loss is not finite.
     """
@@ -72,6 +78,9 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         )
     model = build(section.network.name, section.network.options)
     from_arrays(model, request.arrays)
+    terms = privacy_terms(hospital, study)
+    if terms is not None:
+        return _private_round(hospital, request, terms, model, records)
     summary = train(
         model,
         _batch(records),
@@ -88,6 +97,40 @@ def train_round(hospital: Hospital, request: TrainRequest) -> TrainReply:
         num_patients=len(set(records.patients.tolist())),
         num_events=0,
         metrics={"loss": summary.mean_loss},
+    )
+
+
+def _private_round(
+    hospital: Hospital,
+    request: TrainRequest,
+    terms: PrivacyPolicy,
+    model: nn.Module,
+    records: SeriesRecords,
+) -> TrainReply:
+    # Imported here: the noised survey it rests on counts who has `labelled_series`.
+    from client.private_round import PrivateRecords, private_reply
+    from client.private_training import mean_over_slices
+
+    def of_patients() -> PrivateRecords:
+        order = np.argsort(records.patients, kind="stable")
+        _, num_series = np.unique(records.patients, return_counts=True)
+        tensors = {
+            name: values[torch.from_numpy(order)] for name, values in _batch(records).items()
+        }
+        return PrivateRecords(tensors, num_series)
+
+    section = request.study.sort
+    return private_reply(
+        hospital,
+        request,
+        terms,
+        model,
+        of_patients,
+        mean_over_slices(sorting_objective),
+        rounds=section.rounds,
+        training=section.training,
+        strategy=section.strategy,
+        augment=None,
     )
 
 

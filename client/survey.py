@@ -17,11 +17,13 @@ from protocol.stats import LifeTable, Moments
 from protocol.stats.missingness import Missingness
 
 __all__ = [
+    "MONTHS_PER_YEAR",
     "STEP_MONTHS",
     "covariate_matrix",
     "had_event",
     "has_outcome",
     "survey",
+    "survey_grid",
     "validation_patients",
 ]
 
@@ -54,6 +56,12 @@ def covariate_matrix(patients: Sequence[Patient], names: Sequence[str]) -> np.nd
     return np.array(rows, dtype=np.float64).reshape(len(patients), len(names))
 
 
+def survey_grid(study: Study) -> tuple[float, ...]:
+    """Return the half-years of the surveyed life table, months."""
+    steps = round(study.prognosis.max_horizon_months / STEP_MONTHS)
+    return tuple(STEP_MONTHS * step for step in range(steps + 1))
+
+
 def _suppressed_counts(values: Iterable[str], min_cell: int) -> dict[str, int | None]:
     return suppress_counts(dict(sorted(Counter(values).items())), min_cell)
 
@@ -81,14 +89,12 @@ def survey(hospital: Hospital, question: Question) -> Answer:
     months = np.array([p.months for p in followed])
     observed = months - np.array([p.start_months for p in followed])
     names = study.covariates
-    steps = round(study.prognosis.max_horizon_months / STEP_MONTHS)
-    grid = tuple(STEP_MONTHS * step for step in range(steps + 1))
     enough = len(followed) >= min_cell
     table = LifeTable.of(
         np.array([p.months for p in training]),
         np.array([had_event(p, study) for p in training]),
         np.zeros(len(training), dtype=int),
-        grid_months=grid,
+        grid_months=survey_grid(study),
         names=("all",),
     )
     refused = Counter({f"{r.kind}: {r.reason}": 0 for c in hospital.cohorts for r in c.refused})

@@ -8,7 +8,7 @@ parties exchange.
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from protocol.documents import check_keys, decode, encode
 from protocol.errors import DataError, PayloadError
 
-__all__ = ["START", "Head", "append", "verify"]
+__all__ = ["START", "Head", "append", "read", "verify"]
 
 START = "0" * 64
 MAX_LINE_BYTES = 64 * 1024
@@ -83,7 +83,7 @@ def append(
     Raises
     ------
     DataError
-        If the log does not end in a valid line.
+        If the log does not end in a valid line, or the disk takes only part of the new one.
     PayloadError
         If the detail cannot be written as JSON or makes a line longer than 64 KiB.
     """
@@ -103,7 +103,9 @@ def append(
         if len(text) > MAX_LINE_BYTES:
             raise PayloadError(f"Audit event {event} exceeds 64 KiB; log a fingerprint instead.")
         os.ftruncate(descriptor, end)
-        os.write(descriptor, text)
+        # A full disk may take half a line and say so only by the count.
+        if os.write(descriptor, text) != len(text):
+            raise DataError(f"Audit log {path.name} could not be written whole; make room on disk.")
         if sync:
             os.fsync(descriptor)
         return str(line["hash"])
@@ -125,14 +127,38 @@ def verify(path: Path, *, head: str | None = None) -> Head:
     DataError
         Naming the first line that was changed, removed, moved or cut.
     """
-    previous, number, seen = START, 0, head is None or head == START
+    newest, seen = Head(0, START), head is None or head == START
+    for line in read(path):
+        newest = Head(line["index"] + 1, line["hash"])
+        seen = seen or newest.hash == head
+    if not seen:
+        raise DataError(
+            f"Audit log {path.name} does not contain the noted hash; lines were cut off its end, "
+            "so compare it with a copy."
+        )
+    return newest
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the lines of a log one by one, each checked against the one before it.
+
+    A line that reads the same but is written otherwise (``1E-5`` for ``1e-05``) is refused as well,
+    so every byte counts.
+
+    Raises
+    ------
+    DataError
+        As `verify`.
+    """
+    previous = START
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             try:
                 line = decode(raw.decode(), "The line")
                 check_keys(line, KEYS, "The line")
-                good = raw.endswith(b"\n") and line["index"] == number - 1
-                good = good and line["previous"] == previous and line["hash"] == _hash(line)
+                good = raw == encode(line, "The line").encode() + b"\n"
+                good = good and line["index"] == number - 1 and line["previous"] == previous
+                good = good and line["hash"] == _hash(line)
             except (PayloadError, UnicodeDecodeError):
                 good = False
             if not good:
@@ -141,10 +167,4 @@ def verify(path: Path, *, head: str | None = None) -> Head:
                     "and treat the lines from there on as unproven."
                 )
             previous = line["hash"]
-            seen = seen or previous == head
-    if not seen:
-        raise DataError(
-            f"Audit log {path.name} does not contain the noted hash; lines were cut off its end, "
-            "so compare it with a copy."
-        )
-    return Head(number, previous)
+            yield line

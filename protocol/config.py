@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from protocol.errors import ConfigError
+from protocol.privacy_config import PrivacyAsked
 from protocol.secure_config import SecureAggregation
 from protocol.survival_config import COX_WEIGHTS, Prognosis, Regression
 from protocol.training_config import LocalTraining, Network, Strategy, check_together
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Stage = Literal["survey", "sort", "segment", "measure", "regression", "prognosis", "validate"]
 STAGES: tuple[Stage, ...] = (
     "survey",
@@ -150,7 +152,14 @@ class Rounds(Frozen):
 
 
 class Study(Frozen):
-    """One study: who, what, in which order, from which seed."""
+    """One study: who, what, in which order, from which seed.
+
+    Attributes
+    ----------
+    ranges : dict of str to (low, high)
+        Of covariates and measurements, in their units: between which values hospitals that add
+        noise take means. For what is in the data dictionary there are ranges already.
+    """
 
     name: SiteName
     seed: int = Field(ge=0)
@@ -158,6 +167,7 @@ class Study(Frozen):
     stages: tuple[Stage, ...] = PIPELINE
     preprocessing: Preprocessing = Preprocessing()
     holdout: HoldOut = HoldOut()
+    privacy: PrivacyAsked = PrivacyAsked()
     sort: Sorting = Sorting()
     segment: Segmentation = Segmentation()
     regression: Regression = Regression()
@@ -165,6 +175,14 @@ class Study(Frozen):
     validate_: Validation = Field(Validation(), alias="validate")
     rounds: Rounds = Rounds()
     secure_aggregation: SecureAggregation | None = None
+    ranges: dict[str, tuple[Finite, Finite]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        wrong = [name for name, (low, high) in self.ranges.items() if low >= high]
+        if wrong:
+            raise ValueError(f"ranges.{wrong[0]} does not rise from low to high")
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -5,6 +5,7 @@ What leaves a hospital is a code and a sentence of ours, never the text of a for
 """
 
 __all__ = [
+    "BudgetError",
     "ConcorsError",
     "ConfigError",
     "DataError",
@@ -68,7 +69,13 @@ class TransferError(ConcorsError):
     code = "E600"
 
 
-class PrivacyError(ConcorsError):
-    """What cannot be private, or what the hospital's policy refuses."""
+class BudgetError(ConcorsError):
+    """The hospital declines: what is asked would spend more privacy than its policy allows."""
 
-    code = "E610"
+    code = "E700"
+
+
+class PrivacyError(ConcorsError):
+    """What is asked cannot be private, the policy refuses it, or the ledger cannot be trusted."""
+
+    code = "E710"

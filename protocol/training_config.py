@@ -10,10 +10,18 @@ __all__ = ["LocalTraining", "Network", "Strategy", "check_together"]
 
 
 class Network(Frozen):
-    """A network by its name in ``shared_models.networks.NETWORKS`` and its keyword arguments."""
+    """A network by its name in ``shared_models.networks.NETWORKS`` and its keyword arguments.
+
+    Attributes
+    ----------
+    start : str or None
+        Fingerprint of weights that training begins from, which were trained elsewhere: the centre
+        has them, and every hospital can tell that it got these. None begins from random weights.
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    start: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
 class LocalTraining(Frozen):

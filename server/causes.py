@@ -23,7 +23,9 @@ def ask_causes(centre: Centre, findings: Findings) -> dict[Role, tuple[CauseRow,
         If too few hospitals answered.
     """
     sites, names = centre.study.hospitals.validating, centre.study.prognosis.causes
-    answers = centre.answers("evaluate.causes", sites, findings.agreed, findings.prognosis)
+    answers = centre.answers(
+        "evaluate.causes", sites, findings.agreed, findings.prognosis, may_decline=True
+    )
     by_role: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
     for site in sites:
         if answers.get(site):

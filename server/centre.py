@@ -11,12 +11,15 @@ from flwr.serverapp import Grid
 from protocol import audit
 from protocol.arrays import Arrays
 from protocol.config import Study
-from protocol.errors import PayloadError
+from protocol.errors import BudgetError, PayloadError, PrivacyError
 from protocol.payload import Answer, Question, Refusal
 from server.hospitals import ask, require_quorum
 from server.progress import Progress
 
-__all__ = ["Centre"]
+__all__ = ["DECLINED", "Centre"]
+
+DECLINED = frozenset({BudgetError.code, PrivacyError.code})
+"""Codes by which a hospital says that its privacy policy forbids an answer, or a further one."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,16 @@ class Centre:
         sites: Iterable[str],
         agreed: dict[str, Any],
         arrays: Arrays | None = None,
+        *,
+        may_decline: bool = False,
     ) -> dict[str, dict[str, Any]]:
         """Ask hospitals one question and return the documents of those that answered.
+
+        Parameters
+        ----------
+        may_decline : bool
+            Whether the study goes on without the hospitals whose privacy policy forbids the answer.
+            They are not missing: the quorum is one of the others, and there may be none.
 
         Raises
         ------
@@ -63,7 +74,11 @@ class Centre:
             said = outcome.code if isinstance(outcome, Refusal) else "answered"
             audit.append(self.audit_log, message_type, {"site": site, "outcome": said})
             self.progress.step(message_type, done, len(nodes), site)
-        require_quorum(list(answers), refused, self.study.rounds.quorum, f"The question '{topic}'")
+        if may_decline:
+            refused = {site: said for site, said in refused.items() if said.code not in DECLINED}
+        if answers or refused or not may_decline:
+            quorum = self.study.rounds.quorum
+            require_quorum(list(answers), refused, quorum, f"The question '{topic}'")
         return answers
 
     def note(

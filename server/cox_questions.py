@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.errors import PrivacyError
 from protocol.stats import LifeTable, merge_all
 from protocol.stats.cox import CoxSums
 from protocol.stats.cox_grid import CoxGridSums
@@ -85,6 +86,8 @@ class CoxQuestions:
         ------
         HospitalsLeft
             If not all of them answered (the first question may lose hospitals).
+        PrivacyError
+            If none of them may answer.
         """
         agreed = {**self.agreed, "cox": self.question(want, beta, hazard)}
         if self.secure is not None:
@@ -94,8 +97,13 @@ class CoxQuestions:
             present, total = self.secure.ask(want, self.columns, beta, agreed)
             self._note_present(present)
             return [{want: total.to_dict()}]
-        answers = self.centre.answers(QUESTION, self.sites, agreed)
+        answers = self.centre.answers(QUESTION, self.sites, agreed, may_decline=True)
         present = tuple(site for site in self.sites if site in answers)
+        if not present:
+            raise PrivacyError(
+                "Every hospital's privacy policy forbids the sums of a Cox regression, so the "
+                "study has none; leave the stage regression out."
+            )
         self._note_present(present)
         return [answers[site] for site in present]
 

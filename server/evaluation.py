@@ -167,7 +167,9 @@ class _Asking:
         agreed = {**self.findings.agreed, "evaluation": plan.to_dict()}
         if fitted:
             agreed["calibration_fitted"] = True
-        answers = self.centre.answers(question, self.sites, agreed, self.findings.prognosis)
+        answers = self.centre.answers(
+            question, self.sites, agreed, self.findings.prognosis, may_decline=True
+        )
         return {site: answers[site] for site in self.sites if answers.get(site)}
 
     def steps(self, asked: list[AskedCurve]) -> Answers | None:

@@ -114,6 +114,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                     "name": site,
                     "role": "external" if site in study.hospitals.external else "train",
                     **{key: findings.survey[site][key] for key in SURVEY_ROW},
+                    "noise_sd": findings.survey[site].get("noise_sd"),
                 }
                 for site in study.hospitals.all
             ],

@@ -89,6 +89,8 @@ class Hospital(Frozen):
         Mean, sd and missing count of each covariate in the units of ``units``.
     refused : dict of str to int or None
         Series or patients the hospital could not use, by kind.
+    noise_sd : float or None
+        Standard deviation of the noise on the hospital's counts, patients; None if they are exact.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Hospital(Frozen):
     covariates: MomentsField | None = None
     units: dict[str, str] = Field(default_factory=dict)
     refused: dict[str, Count] = Field(default_factory=dict)
+    noise_sd: float | None = Field(None, gt=0)
 
 
 # The name of the one line of losses where only sums were seen; no hospital can be called so.

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from protocol import audit
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Segmentation, Sorting
+from protocol.errors import PrivacyError
 from protocol.stats import Histogram, LifeTable, Moments, merge_all
 from protocol.survival_config import Prognosis
 from protocol.training_config import Strategy
@@ -25,6 +27,7 @@ from server.initial import prognosis_weights, segmentation_weights, sorting_weig
 from server.regression import fit_regression
 from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import Stage, run_rounds
+from server.starting import starting_weights
 from server.subgroups import ask_subgroups
 from server.two_phase import train_two_phase
 from shared_models.heads import choose_head
@@ -57,16 +60,16 @@ def survey(centre: Centre, findings: Findings) -> None:
 def sort(centre: Centre, findings: Findings) -> None:
     """Train the network that sorts series where the hospitals' rules are unsure."""
     study = centre.study
-    findings.sorting = _train(centre, findings, "sort", sorting_weights(study), study.sort.strategy)
+    first = starting_weights(centre.run_dir, study, "sort", sorting_weights(study))
+    findings.sorting = _train(centre, findings, "sort", first, study.sort.strategy)
     findings.agreed["sorting"] = fingerprint(findings.sorting)
 
 
 def segment(centre: Centre, findings: Findings) -> None:
     """Train the segmentation network on the hospitals that have masks."""
     study = centre.study
-    findings.segmentation = _train(
-        centre, findings, "segment", segmentation_weights(study), study.segment.strategy
-    )
+    first = starting_weights(centre.run_dir, study, "segment", segmentation_weights(study))
+    findings.segmentation = _train(centre, findings, "segment", first, study.segment.strategy)
     findings.agreed["segmentation"] = fingerprint(findings.segmentation)
 
 
@@ -82,8 +85,14 @@ def measure(centre: Centre, findings: Findings) -> None:
 
 
 def regression(centre: Centre, findings: Findings) -> None:
-    """Fit the Cox regression; its coefficients travel on, to be judged with the networks."""
-    findings.regression, findings.agreed["cox"] = fit_regression(centre, findings)
+    """Fit the Cox regression; its coefficients travel on, to be judged with the networks.
+
+    There is none where no hospital may answer for its privacy policy.
+    """
+    try:
+        findings.regression, findings.agreed["cox"] = fit_regression(centre, findings)
+    except PrivacyError as error:
+        audit.append(centre.audit_log, "regression", {"outcome": error.code})
 
 
 def prognosis(centre: Centre, findings: Findings) -> None:
@@ -91,7 +100,8 @@ def prognosis(centre: Centre, findings: Findings) -> None:
     study = centre.study
     cuts, tables = findings.agreed["cuts_months"], _life_tables(centre, findings)
     head = choose_head(study.prognosis.head)
-    first = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
+    fresh = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
+    first = starting_weights(centre.run_dir, study, "prognosis", fresh)
     if head.needs_baseline:
         findings.agreed["events_per_hospital"] = events_per_hospital(tables)
     if head.two_phase:
@@ -108,37 +118,59 @@ def prognosis(centre: Centre, findings: Findings) -> None:
 
 
 def validate(centre: Centre, findings: Findings) -> None:
-    """Judge the models on held-out patients and at hospitals that never trained."""
+    """Judge the models on held-out patients and at hospitals that never trained.
+
+    A hospital whose privacy policy forbids an answer is judged on what it does answer.
+    """
     study = centre.study
-    sites = study.hospitals.validating
     if findings.sorting:
-        answers = centre.answers("evaluate.sort", sites, findings.agreed, findings.sorting)
-        _collect(findings, answers)
+        _judge(centre, findings, "evaluate.sort", findings.sorting)
     if findings.segmentation:
-        answers = centre.answers("evaluate.segment", sites, findings.agreed, findings.segmentation)
-        _collect(findings, answers)
+        _judge(centre, findings, "evaluate.segment", findings.segmentation)
     if findings.regression and study.regression.patients == "training":
-        answers = centre.answers("evaluate.regression", sites, findings.agreed)
-        _collect(findings, answers)
+        _judge(centre, findings, "evaluate.regression", None)
     if findings.prognosis:
-        # Groups are cut on the training patients' scores, before anyone looks at a validation set.
-        scores = centre.answers(
-            "query.scores", study.hospitals.train, findings.agreed, findings.prognosis
-        )
-        histograms = [Histogram.from_dict(answer["scores"]) for answer in scores.values()]
-        findings.agreed["risk_cuts"] = risk_cuts(histograms, study.validate_.risk_groups)
-        findings.agreed["calibration_cuts"] = risk_cuts(
-            histograms, study.validate_.calibration_groups
-        )
-        plan = evaluation_plan(centre, findings, histograms)
-        agreed = {**findings.agreed, "evaluation": plan.to_dict()}
-        answers = centre.answers("evaluate.prognosis", sites, agreed, findings.prognosis)
-        _collect(findings, answers)
-        findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
-        if study.prognosis.num_causes > 1:
-            findings.causes = ask_causes(centre, findings)
+        _judge_prognosis(centre, findings)
     if study.validate_.subgroups:
         findings.subgroups = ask_subgroups(centre, findings)
+
+
+def _judge(
+    centre: Centre,
+    findings: Findings,
+    question: str,
+    arrays: Arrays | None,
+    agreed: dict[str, Any] | None = None,
+) -> None:
+    """Ask the validating hospitals about one model and keep what they answer."""
+    sites = centre.study.hospitals.validating
+    agreed = findings.agreed if agreed is None else agreed
+    answers = centre.answers(question, sites, agreed, arrays, may_decline=True)
+    for site, document in answers.items():
+        findings.validation.setdefault(site, {}).update(document)
+
+
+def _judge_prognosis(centre: Centre, findings: Findings) -> None:
+    study = centre.study
+    # Groups are cut on the training patients' scores, before anyone looks at a validation set.
+    scores = centre.answers(
+        "query.scores",
+        study.hospitals.train,
+        findings.agreed,
+        findings.prognosis,
+        may_decline=True,
+    )
+    if not scores:
+        return
+    histograms = [Histogram.from_dict(answer["scores"]) for answer in scores.values()]
+    findings.agreed["risk_cuts"] = risk_cuts(histograms, study.validate_.risk_groups)
+    findings.agreed["calibration_cuts"] = risk_cuts(histograms, study.validate_.calibration_groups)
+    plan = evaluation_plan(centre, findings, histograms)
+    agreed = {**findings.agreed, "evaluation": plan.to_dict()}
+    _judge(centre, findings, "evaluate.prognosis", findings.prognosis, agreed)
+    findings.evaluation = evaluate(centre, findings, plan, _by_horizon(scores))
+    if study.prognosis.num_causes > 1:
+        findings.causes = ask_causes(centre, findings)
 
 
 STAGES = {
@@ -161,11 +193,6 @@ def _by_horizon(scores: dict[str, dict[str, Any]]) -> dict[str, Histogram]:
     """Add the training patients' predictions by each horizon."""
     parts = [answer["scores_at"] for answer in scores.values()]
     return {key: merge_all([Histogram.from_dict(part[key]) for part in parts]) for key in parts[0]}
-
-
-def _collect(findings: Findings, answers: dict[str, dict[str, Any]]) -> None:
-    for site, document in answers.items():
-        findings.validation.setdefault(site, {}).update(document)
 
 
 def _train(

@@ -14,6 +14,7 @@ from server.progress import Progress
 from server.report import write_report
 from server.results import Results, save_results
 from server.stages import STAGES
+from server.starting import hand_on
 
 __all__ = ["run_study"]
 
@@ -61,6 +62,7 @@ def _run_stages(centre: Centre) -> Findings:
 def _run_derived(centre: Centre, study: Study, folder: Path) -> Results:
     """Run a study of a validation design; its figures stand in the report of the study itself."""
     folder.mkdir(parents=True, exist_ok=True)
+    hand_on(centre.run_dir, folder)
     nodes = {site: centre.nodes[site] for site in study.hospitals.all}
     own = Centre(centre.grid, nodes, study, folder, Progress(folder))
     results = to_results(study, _run_stages(own))

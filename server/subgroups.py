@@ -44,7 +44,11 @@ def ask_subgroups(centre: Centre, findings: Findings) -> tuple[SubgroupRow, ...]
         models["prognosis"] = findings.prognosis
     answers = {
         model: centre.answers(
-            TOPIC, study.hospitals.validating, findings.agreed | {"judged": model}, arrays
+            TOPIC,
+            study.hospitals.validating,
+            findings.agreed | {"judged": model},
+            arrays,
+            may_decline=True,
         )
         for model, arrays in models.items()
     }

@@ -69,8 +69,11 @@ def predict_labels(
     flips: bool = False,
 ) -> Tensor:
     """Return the most likely class of every pixel, (B, Y, X) uint8; see `predict_logits`."""
+    # Not argmax: on a CPU, torch finds the place of a maximum faster this way.
     parts = [
-        predict_logits(model, part, execution, batch_size, flips=flips).argmax(1).to(torch.uint8)
+        predict_logits(model, part, execution, batch_size, flips=flips)
+        .max(1)
+        .indices.to(torch.uint8)
         for part in images.split(batch_size)
     ]
     return torch.cat(parts)

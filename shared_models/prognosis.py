@@ -208,7 +208,8 @@ class Prognosis(nn.Module):
             raise ConfigError("This prognosis network has no image branch; give it channels.")
         num_patients, _, num_slices, _, _ = images.shape
         slices = images.transpose(1, 2).masked_fill(~present[:, :, None, None, None], 0)
-        slices = slices.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        # Channels last by a copy of permuted axes: vmap has no rule for the memory format.
+        slices = slices.flatten(0, 1).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         features = self.encoder(slices).unflatten(0, (num_patients, num_slices))
         embedded = self.embed(masked_mean(features, present))
         return torch.where(present.any(dim=1, keepdim=True), embedded, self.absent)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from protocol.errors import ConfigError
 from shared_models.channel_norm import ChannelNorm
 
-__all__ = ["ResidualUnit", "UNet", "group_norm"]
+__all__ = ["LOGIT_GAIN", "ResidualUnit", "ScaledConv2d", "UNet", "group_norm"]
 
 # Of the gradient, what a negative unit passes on; so that none goes dead.
 SLOPE = 0.1
@@ -117,6 +117,17 @@ class _UpUnit(nn.Module):
         return self.refine(self.upsample(x))
 
 
+class ScaledConv2d(nn.Conv2d):
+    """A 3x3 convolution whose weights count `LOGIT_GAIN` fold."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, 1, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, in_channels, Y, X) to (B, out_channels, Y, X)."""
+        return functional.conv2d(input, LOGIT_GAIN * self.weight, self.bias, padding=1)
+
+
 class _Head(nn.Module):
     """From the finest decoder map to logits at the resolution of the image.
 
@@ -128,11 +139,10 @@ class _Head(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, stem_stride: int) -> None:
         super().__init__()
         self.stride = stem_stride
-        self.logits = nn.Conv2d(in_channels, num_classes * stem_stride**2, 3, 1, 1)
+        self.logits = ScaledConv2d(in_channels, num_classes * stem_stride**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = LOGIT_GAIN * self.logits.weight, self.logits.bias
-        y = functional.conv2d(x, weight, bias, padding=1)
+        y = self.logits(x)
         if self.stride == 1:
             return y
         num_images, _, height, width = y.shape

@@ -68,6 +68,10 @@ def run_command(
     engine: Annotated[
         Engine, typer.Option(help="How the federated arm runs: local, ray or deployment.")
     ] = "local",
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a finished run whose networks training begins from."),
+    ] = None,
 ) -> None:
     """Make hospitals, train federated and the comparators, validate, write the report."""
     from sim.simulation import load_simulation
@@ -77,7 +81,7 @@ def run_command(
     if seed is not None:
         study = study.model_copy(update={"seed": seed})
     folder = out or Path("runs") / f"{study.name}-{study.seed}"
-    report = run(study, simulation, folder, engine=engine, console=console)
+    report = run(study, simulation, folder, engine=engine, console=console, start_from=start_from)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from privacy.policy import PrivacyPolicy
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse, read_yaml
 
@@ -49,6 +50,8 @@ class HospitalConfig(Section):
         Segment numbers of the masks: ``rv_first`` is 1 RV, 2 MYO, 3 LV; ``lv_first`` the reverse.
     missing_rate : float
         Share of covariate cells left empty.
+    privacy : PrivacyPolicy or None
+        What the hospital's ``policy.yaml`` says; None for a hospital without one.
     """
 
     name: SiteName
@@ -62,6 +65,7 @@ class HospitalConfig(Section):
     records: Literal["plain", "american", "german", "italian", "spanish"] = "plain"
     segments: Literal["rv_first", "lv_first"] = "rv_first"
     missing_rate: float = Field(0.04, ge=0, le=0.9)
+    privacy: PrivacyPolicy | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from client.policy import POLICY_FILE
 from protocol.errors import ConfigError
 from protocol.seeds import derive_seed, generator
 from shared_models.labels import CLASS_NAMES
@@ -302,6 +303,9 @@ def _make_hospital(
     )
     (folder / "outcomes.csv").write_text(table, encoding="utf-8")
     (folder / "site.yaml").write_text(_site_yaml(hospital), encoding="utf-8")
+    if hospital.privacy is not None:
+        policy = {"privacy": hospital.privacy.model_dump()}
+        (folder / POLICY_FILE).write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
     write_public_secret(folder, seed)
     truth = _hospital_truth(config, hospital.name, seed, tuple(patient.truth for patient in made))
     write_truth(making / "truth" / f"{hospital.name}.json", truth)

@@ -11,6 +11,7 @@ from protocol.config import Study
 from protocol.errors import ConfigError
 from server.report import write_report
 from server.results import Results, load_results, save_results
+from server.starting import begin_from
 from sim.acdc import make_acdc_hospitals
 from sim.arms import Arm, make_arms
 from sim.config import PhantomConfig
@@ -44,6 +45,7 @@ def run(
     *,
     engine: Engine = "local",
     console: Console | None = None,
+    start_from: Path | None = None,
 ) -> Path:
     """Make the hospitals, run every arm and write the report.
 
@@ -55,6 +57,8 @@ def run(
         Everything is written here; an interrupted run goes on where it stopped.
     engine : str
         How the federated arm runs; comparators always run in-process.
+    start_from : Path, optional
+        Folder of a finished run; the networks of every arm begin from its final weights.
 
     Returns
     -------
@@ -70,6 +74,9 @@ def run(
     sites = _hospitals(study, simulation, run_dir / "hospitals", console)
     read_all(sites, study, simulation.processes, console)
     arms = make_arms(study, sites, run_dir, simulation.comparators)
+    if start_from is not None:
+        study = begin_from(study, start_from, [arm.run_dir for arm in arms])
+        arms = make_arms(study, sites, run_dir, simulation.comparators)
     _run_arms(arms, engine, simulation.processes, console)
     results = _combined(study, simulation, arms, sites)
     save_results(results, run_dir / "results.json")

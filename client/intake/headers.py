@@ -104,13 +104,16 @@ NUMBER = {keyword: int(tag) for keyword, tag in TAG.items()}
 TAGS = (*TAG.values(), *SCALE_TAGS)
 WANTED = frozenset(int(tag) for tag in TAGS)
 PIXEL_DATA = 0x7FE00010
+# What switches the character set, and what separates values.
+ESCAPES = frozenset(b"\x1b\\")
 
 
 class _Raw:
     """Values of a dataset from their bytes: pydicom's conversion costs more than the read."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.elements = {int(tag): dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118
+        self.dataset = dataset
+        self.elements = {int(tag): element for tag, element in dataset.items()}
 
     def words(self, keyword: str) -> tuple[str, ...]:
         element = self.elements.get(NUMBER[keyword])
@@ -122,6 +125,14 @@ class _Raw:
         if "\\" not in text:
             return (text,) if text else ()
         return tuple(word.strip() for word in text.split("\\"))
+
+    def name(self, keyword: str) -> str:
+        """A text that may be in any character set; pydicom knows them all."""
+        element = self.elements.get(NUMBER[keyword])
+        plain = element.value if element is not None else b""
+        if isinstance(plain, bytes) and plain.isascii() and not ESCAPES.intersection(plain):
+            return plain.decode("ascii").strip("\0 ")
+        return str(self.dataset.get(keyword) or "").strip()
 
     def word(self, keyword: str) -> str:
         words = self.words(keyword)
@@ -235,7 +246,7 @@ def _template(raw: _Raw, dataset: Dataset, shape: tuple[int, int], pixels: Pixel
         for keyword in ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
     )
     return Frame(
-        patient_id=str(dataset.get("PatientID") or "").strip(),
+        patient_id=raw.name("PatientID"),
         study_uid=raw.word("StudyInstanceUID"),
         series_uid=raw.word("SeriesInstanceUID"),
         series_number=int(raw.number("SeriesNumber", 0)),

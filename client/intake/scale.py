@@ -52,8 +52,9 @@ def linear_scale(dataset: Dataset, number: Callable[[str, float], float]) -> tup
 
 
 def _philips_scale_slope(dataset: Dataset) -> float | None:
-    for creator, tag in PHILIPS:
-        if creator not in dataset or tag not in dataset:
+    private = {tag for tag in dataset.keys() if tag >> 16 == GROUP}  # noqa: SIM118
+    for creator, tag in PHILIPS if private else ():
+        if creator not in private or tag not in private:
             continue
         name = dataset.get_item(creator).value
         if not isinstance(name, bytes) or name.strip(b"\0 ") != CREATOR:

@@ -86,9 +86,9 @@ def read_segmentations(
     drawn: Drawn = {}
     for path in paths:
         try:
-            with quietly():
-                dataset = dcmread(path)
-                _add(dataset, plan, place, convention, drawn)
+            # Opened with bounds: a deflated file of a megabyte can hold a gigabyte.
+            with open_dicom(path, bare=True) as (stream, is_bare, _), quietly():
+                _add(dcmread(stream, force=is_bare), plan, place, convention, drawn)
         except UNREADABLE as error:
             raise DataError("mask file is damaged") from error
     if not drawn:

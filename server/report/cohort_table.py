@@ -7,7 +7,7 @@ from server.report.table import Column, Row, Table
 from server.report.text import DASH, count, mean_sd, number, percent
 from server.results import Hospital, Results
 
-__all__ = ["cohort_table", "hospital_columns", "label_of"]
+__all__ = ["cohort_table", "hospital_columns", "label_of", "noise_notes"]
 
 BINARY_UNITS = {"0/1", "sex", "yes/no"}
 VENDORS = {
@@ -72,6 +72,18 @@ def cohort_table(results: Results) -> Table:
         *_counts("Not usable", ordered, "refused", k),
     ]
     return Table(hospital_columns(ordered), tuple(rows))
+
+
+def noise_notes(results: Results) -> list[str]:
+    """Return one sentence for every hospital whose privacy policy adds noise to what it tells."""
+    return [
+        f"{hospital.name} answers with noise, for its patients' privacy: its surveyed counts have "
+        f"a standard deviation of up to {hospital.noise_sd:.2g} patients. The models are judged "
+        "there by a coarse noised table of risk and time; bounds of an index are those of that "
+        "table, and figures that need exact pairs or weighted sums are without this hospital."
+        for hospital in results.hospitals
+        if hospital.noise_sd is not None
+    ]
 
 
 def _events(hospital: Hospital, min_cell: int) -> str:

@@ -4,6 +4,8 @@ import math
 
 from protocol.evaluation import ROLES
 from protocol.stats import QUANTITIES, OverlapSums, PairCounts
+from protocol.stats.table_concordance import harrell_c
+from server.evaluation_results import SiteEvaluation
 from server.report.cohort_table import hospital_columns
 from server.report.pooling import arm_label, main_arm, pooled
 from server.report.survival_figures import ForestRow
@@ -144,6 +146,14 @@ def _pair_cells(pairs: PairCounts | None) -> tuple[str, ...]:
     )
 
 
+def _noised_cells(sent: SiteEvaluation | None) -> tuple[str, ...]:
+    table = sent.score_table if sent else None
+    if table is None or not table.num_patients:
+        return ()
+    counts = (f"{table.num_patients:,}", f"{table.num_events:,}")
+    return (number(harrell_c(table).value, 3), DASH, *counts, DASH)
+
+
 def concordance_table(results: Results) -> Table | None:
     """Return the C-index of every way of training, internal and external."""
     rows = arm_rows(results)
@@ -177,4 +187,8 @@ def concordance_by_hospital(results: Results) -> Table | None:
         label = f"{hospital.name} (external)" if hospital.role == "external" else hospital.name
         if _usable(pairs):
             rows.append(Row(label, cells))
+        elif hospital.noise_sd is not None and hospital.name in sites:
+            blank = (DASH,) * (len(cells) - len(PAIR_TITLES))
+            told = _noised_cells(sites[hospital.name].evaluation)
+            rows += [Row(f"{label}, from a noised table", told + blank)] if told else []
     return Table(tuple(columns), tuple(rows)) if rows else None

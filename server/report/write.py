@@ -15,7 +15,7 @@ from protocol.stats import Calibration, LifeTable
 from server.report.agreement_figure import agreement_figure
 from server.report.baseline_notes import baseline_notes, skipped_notes
 from server.report.cause_table import cause_table
-from server.report.cohort_table import cohort_table, label_of
+from server.report.cohort_table import cohort_table, label_of, noise_notes
 from server.report.designs import design_parts
 from server.report.evaluation import evaluation_table, judgement
 from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
@@ -86,6 +86,7 @@ def render_report(results: Results | Mapping[str, Any], *, examples: Sequence[Ex
         sentences=summary_sentences(checked),
         key_figures=key_figures(checked),
         cohort=cohort_table(checked),
+        noise_notes=noise_notes(checked),
         label_of=label_of,
         training=training_figure(checked),
         training_notes=skipped_notes(checked),

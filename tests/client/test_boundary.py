@@ -55,8 +55,8 @@ def test_a_foreign_exception_leaves_as_our_sentence_and_only_its_place_is_logged
     refusal = Refusal.from_error(message.error)
     assert refusal.code == "E900"
     assert refusal.sentence == (
-        "The client failed unexpectedly in foreign; the reason is in the hospital's own log, "
-        ".concors/client.log, and nowhere else."
+        "The client failed unexpectedly in foreign; where, and with what kind of error, stands in "
+        "the hospital's own log, .concors/client.log, and nowhere else."
     )
     assert CANARY not in str(message.error)
     log = (tmp_path / ".concors" / "client.log").read_text()

@@ -236,7 +236,7 @@ def test_a_hospital_that_insists_sends_nothing_in_clear(tmp_path: Path) -> None:
     sites = kit.hospitals(tmp_path / "sites", 3)
     study = plain(kit.training_study(3), ["h0", "h1", "h2"])
     grid = kit.FaultyGrid(sites)
-    with pytest.raises(QuorumError, match=r"h0: E610 h0 sends models and sums .* only masked"):
+    with pytest.raises(QuorumError, match=r"h0: E710 h0 sends models and sums .* only masked"):
         run(study, grid, tmp_path / "run")
     assert all(m.has_error() for m in grid.replies if m.metadata.message_type == TRAIN)
 
@@ -247,7 +247,7 @@ def test_a_hospital_that_trusts_nobody_says_what_to_do(tmp_path: Path) -> None:
     del content["secure_aggregation"]
     (sites[0] / "site.yaml").write_text(yaml.safe_dump(content))
     study = kit.training_study(4, rounds={"join_s": 5, "quorum": 1.0})
-    with pytest.raises(QuorumError, match="h0: E610 h0 was asked for a secure sum and trusts"):
+    with pytest.raises(QuorumError, match="h0: E710 h0 was asked for a secure sum and trusts"):
         run(study, kit.FaultyGrid(sites), tmp_path / "run")
     # The other three do without it.
     most = kit.training_study(4, name="most")

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from client.intake.headers import read_header
 from client.intake.nifti import index_nifti, onto_grid, read_nifti
@@ -54,6 +55,25 @@ def test_segments_land_on_the_images_they_name(
     areas = (labelled.labels[0] == 1).sum(axis=(1, 2))
     filled = np.flatnonzero(areas)
     assert areas[filled[0]] > areas[filled[-1]]
+
+
+def test_a_deflated_mask_is_read_and_a_bomb_is_not(
+    masked: tuple[Path, list[Path], StackPlan], tmp_path: Path
+) -> None:
+    site, paths, plan = masked
+    masks = load_site(site).masks
+    assert masks is not None
+    dataset = dcmread(paths[0])
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    small, bomb = tmp_path / "small.dcm", tmp_path / "bomb.dcm"
+    dataset.save_as(small)
+    same = read_segmentations([small, *paths[1:]], plan, masks.labels)
+    assert np.array_equal(same.labels, _labelled(masked).labels)
+    dataset.add_new(0x00420011, "OB", bytes(300 << 20))
+    dataset.save_as(bomb)
+    assert bomb.stat().st_size < 2 << 20
+    with pytest.raises(DataError, match="unfold"):
+        read_segmentations([bomb], plan, masks.labels)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
