@@ -29,7 +29,6 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
 from client.app import app as client_app
-from client.secure_identity import own_fingerprint
 from privacy.secure_sum.quantise import FixedPoint
 from privacy.secure_sum.rounds import RoundKeys, mask_vector, open_sum, tell_shares
 from privacy.secure_sum.rules import least_threshold
@@ -42,6 +41,8 @@ from server.progress import Progress
 from server.stages import STAGES
 from sim.engines.contract import SITE_KEY
 from sim.grid import LocalGrid
+from sim.introductions import introduce
+from sim.secret import write_public_secret
 
 NUM_HOSPITALS, NUM_ROUNDS, BAR, REPEATS = 10, 2, 1.5, 5
 HIDDEN, STEP_BITS = (700, 700), 24
@@ -66,18 +67,16 @@ def write_hospitals(folder: Path) -> list[Path]:
                 end = rng.uniform(6, 72)
                 row = [min(time_months, end) + 0.01, int(time_months <= end), age]
                 writer.writerow([f"P{patient}", *row])
-        sites.append(site)
-    prints = {site.name: own_fingerprint(site) for site in sites}
-    for site in sites:
-        peers = {name: text for name, text in prints.items() if name != site.name}
         outcomes = {"path": "outcomes.csv", "patient": "id", "months": "months", "event": "event"}
         content = {
-            "name": site.name,
+            "name": name,
             "outcomes": outcomes,
             "covariates": {"age": {"column": "age", "unit": "years"}},
-            "secure_aggregation": {"peers": peers, "required": False},
         }
         (site / "site.yaml").write_text(yaml.safe_dump(content))
+        write_public_secret(site)
+        sites.append(site)
+    introduce(sites)
     return sites
 
 

@@ -28,23 +28,24 @@ def _answer(
 ) -> Message:
     question = Question.from_records(message.content)
     hospital = open_hospital(site_directory(context), question.study)
-    masked = _masked(hospital, question.study, message)
-    if masked:
+    if _masked(hospital, question.study, message):
         from client.secure_answers import enter_question, masked_answer
 
         secure = enter_question(hospital, message.metadata.message_type, question)
-    answer = _noised_or_not(hospital, question, message, function)
-    content = masked_answer(secure, question, answer) if masked else answer.to_records()
+        content = masked_answer(secure, question, _answered(hospital, question, message, function))
+    else:
+        content = _answered(hospital, question, message, function).to_records()
     _record(hospital, message, {"study": question.study.name})
     return Message(content, reply_to=message)
 
 
-def _noised_or_not(
+def _answered(
     hospital: Hospital,
     question: Question,
     message: Message,
     function: Callable[[Hospital, Question], Answer],
 ) -> Answer:
+    """Answer exactly, or with noise where the hospital's policy or the study says so."""
     policy = load_policy(hospital.directory, hospital.config).privacy
     terms = agree(policy, question.study.privacy)
     if terms is None:

@@ -141,6 +141,31 @@ def test_the_whole_transcript_holds_no_update_count_or_loss(tmp_path: Path) -> N
         assert "loss" not in text and "num_" not in text and "weight" not in text
 
 
+def _size(messages: list[Message]) -> int:
+    size = 0
+    for message in messages:
+        if message.metadata.message_type in (TRAIN, TELL, OPEN):
+            records = message.content
+            size += sum(len(str(record["json"])) for record in records.config_records.values())
+            arrays = (
+                array for record in records.array_records.values() for array in record.values()
+            )
+            size += sum(len(array.data) for array in arrays)
+    return size
+
+
+def test_masked_rounds_say_little_more_than_plain_ones(tmp_path: Path) -> None:
+    """Everything from the first key on; `benchmarks/secure_sum.py` has half a million weights."""
+    sites = kit.hospitals(tmp_path / "sites", 5, patients=20, required=False)
+    network = {"name": "tabular", "options": {"hidden": [150, 150], "field_dropout": 0.0}}
+    study = kit.training_study(5, prognosis={"network": network})
+    secure, clear = kit.FaultyGrid(sites), kit.FaultyGrid(sites)
+    run(study, secure, tmp_path / "run")
+    run(plain(study, list(study.hospitals.train)), clear, tmp_path / "plain")
+    ratio = _size(secure.requests + secure.replies) / _size(clear.requests + clear.replies)
+    assert 1 < ratio < 1.15
+
+
 def _words(message: Message) -> np.ndarray:
     data = message.content["arrays"]["masked"].data
     return np.frombuffer(data[-(len(data) - 128) :], np.uint32)
