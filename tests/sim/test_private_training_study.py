@@ -28,6 +28,7 @@ TERMS: dict[str, Any] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_whole_study_with_policies_ends_with_a_report(tmp_path: Path) -> None:
     study, simulation = load_simulation(REPOSITORY / "configs" / "quick.yaml")
     assert simulation.phantom is not None
