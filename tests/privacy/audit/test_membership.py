@@ -78,7 +78,7 @@ def test_a_target_is_not_its_own_shadow() -> None:
 
 
 def test_members_are_found_without_privacy(digits: ModuleType) -> None:
-    losses = digits.membership_losses(None, num_models=10)
+    losses = digits.membership_losses(None, num_models=8)
     areas = {
         attack.__name__: area_under_curve(
             attack_each(losses.confidences, losses.members, attack), losses.members
@@ -92,7 +92,7 @@ def test_members_are_found_without_privacy(digits: ModuleType) -> None:
 def test_members_are_hidden_with_privacy(digits: ModuleType) -> None:
     private = {"noise_multiplier": 2.5, "sampling_rate": 0.5, "num_steps": 40}
     assert epsilon([Spend(**private)], 1e-3) < 10
-    losses = digits.membership_losses({**private, "learning_rate": 0.5}, num_models=10)
+    losses = digits.membership_losses({**private, "learning_rate": 0.5}, num_models=8)
     scores = attack_each(losses.confidences, losses.members, likelihood_ratio_online)
     assert area_under_curve(scores, losses.members) <= 0.6
     # The models learned all the same.
