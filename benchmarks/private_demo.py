@@ -2,14 +2,16 @@
 
     python benchmarks/private_demo.py --out runs/private
 
-Four runs on phantoms, one line each as it finishes: the demo of one seed, from whose networks
+Five runs on phantoms, one line each as it finishes: the demo of one seed, from whose networks
 private training begins (public data, as it were); the demo of another seed without privacy, which
 is the measure; on those same hospitals ``configs/demo_private.yaml`` from the pre-trained networks;
-and the same with a learning rate of nothing, which shows what the pre-training does alone. A run
-whose results exist is not run again.
+the same with a learning rate of nothing, which shows what the pre-training does alone; and private
+training from random weights at the demo's own rates, which shows what privacy costs so few
+patients. A run whose results exist is not run again.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +26,12 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DICE_BAR, LIFT_BAR = 0.80, 0.5
 
 
-def variant(config: Path, folder: Path, learning_rate: float | None = None) -> Path:
-    """Write a study without comparators, and with another rate where one is given."""
+def variant(config: Path, folder: Path, rates: tuple[float, float] | None = None) -> Path:
+    """Write a study without comparators, and with other rates of its stages if given."""
     content = yaml.safe_load(config.read_text())
     content["simulation"]["comparators"] = []
-    if learning_rate is not None:
-        for stage in ("segment", "prognosis"):
-            content["study"][stage]["training"]["learning_rate"] = learning_rate
+    for stage, rate in zip(("segment", "prognosis"), rates or (), strict=False):
+        content["study"][stage]["training"]["learning_rate"] = rate
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -57,11 +58,34 @@ def spent(folder: Path, results: Results) -> str:
     return ", ".join(told) or "none"
 
 
+def write_utility(path: Path, found: dict[str, dict[str, float]], folder: Path) -> None:
+    """Write what privacy costs training that begins from random weights."""
+    hospital = load_results(folder / "results.json").hospitals[0]
+    entry = site_ledger(folder / "hospitals" / hospital.name).entries()[-1]
+    known = {"num_patients": 66, "epsilon": entry.lifetime_epsilon, "delta": entry.delta}
+    points = [
+        {
+            "stage": stage,
+            "metric": metric,
+            **known,
+            "value": round(found["from nothing"][name], 4),
+            "value_without": round(found["open"][name], 4),
+            "num_seeds": 1,
+        }
+        for stage, metric, name in (("segment", "dice", "LV"), ("prognosis", "c_index", "C"))
+    ]
+    source = "benchmarks/private_demo.py, training that begins from random weights"
+    path.write_text(json.dumps({"source": source, "points": points}, indent=2) + "\n")
+
+
 def main() -> int:
     """Print the four lines and what is claimed; exit with 1 if a claim fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/private"))
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument(
+        "--utility", type=Path, help="file of points for concors-client plan-privacy"
+    )
     parser.add_argument("--other-seed", type=int, default=1, help="of the pre-training")
     options = parser.parse_args()
     out, found = options.out, {}
@@ -70,15 +94,18 @@ def main() -> int:
     plans = {
         "pretrained": (open_demo, options.other_seed, None, None),
         "open": (open_demo, options.seed, None, None),
-        "untouched": (private, options.seed, pretrained, 1e-12),
+        "untouched": (private, options.seed, pretrained, (1e-12, 1e-12)),
         "private": (private, options.seed, pretrained, None),
+        "from nothing": (private, options.seed, None, (3e-3, 1e-2)),
     }
-    for name, (config, seed, start, rate) in plans.items():
-        folder = out / name
-        results = run(folder, variant(config, folder, rate), seed, start)
+    for name, (config, seed, start, rates) in plans.items():
+        folder = out / name.replace(" ", "-")
+        results = run(folder, variant(config, folder, rates), seed, start)
         found[name] = row(results, "federated")
         figures = "  ".join(f"{key} {value:.3f}" for key, value in found[name].items())
         print(f"{name:12} seed {seed}  {figures}  epsilon: {spent(folder, results)}", flush=True)
+    if options.utility is not None:
+        write_utility(options.utility, found, out / "from-nothing")
     lift = (found["private"]["C"] - 0.5) / (found["open"]["C"] - 0.5)
     good = found["private"]["LV"] >= DICE_BAR and lift >= LIFT_BAR
     print(
