@@ -105,7 +105,8 @@ def clamped(values: npt.ArrayLike, ranges: Sequence[tuple[float, float]]) -> Blo
     low, high = np.array(ranges, np.float64).reshape(-1, 2).T
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise PrivacyError("A sum without a finite public range cannot be noised; state the range.")
-    table = np.asarray(values, np.float64).reshape(len(values), len(low))
+    table = np.asarray(values, np.float64)
+    table = table.reshape(len(table), len(low))
     missing = np.isnan(table)
     inside = np.clip(np.where(missing, low, table), low, high)
     unit = np.rint((2 * (inside - low) / (high - low) - 1) * FINENESS).astype(np.int64)
