@@ -62,7 +62,7 @@ def write_utility(path: Path, found: dict[str, dict[str, float]], folder: Path) 
     """Write what privacy costs training that begins from random weights."""
     hospital = load_results(folder / "results.json").hospitals[0]
     entry = site_ledger(folder / "hospitals" / hospital.name).entries()[-1]
-    known = {"num_patients": 66, "epsilon": entry.lifetime_epsilon, "delta": entry.delta}
+    known = {"num_patients": 66, "epsilon": round(entry.lifetime_epsilon, 3), "delta": entry.delta}
     points = [
         {
             "stage": stage,
