@@ -1,5 +1,6 @@
 """``concors-client spent`` and ``plan-privacy`` as they are typed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ study:
   prognosis: {rounds: 40}
 """
 ROUND = Spend(6.0, 1.0, 2)
+
+
+def told(result: Result) -> str:
+    """Return what was printed as words, without lines of tables and colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+    return " ".join(plain.translate(LINES).split())
 
 
 def run(*arguments: str) -> Result:
@@ -82,7 +89,7 @@ def test_what_was_spent_and_what_remains(site: Path) -> None:
     result = run("spent", str(site))
     assert result.exit_code == 0, result.output
     total = epsilon([ROUND] * count, 1e-4)
-    words = " ".join(result.output.translate(LINES).split())
+    words = told(result)
     assert f"everything {total:.3f} 5 {5 - total:.3f} 0" in words
     half = epsilon([ROUND] * (count // 2), 1e-4)
     assert f"second {half:.3f} 4 {4 - half:.3f}" in words
@@ -130,7 +137,7 @@ def test_no_patient_stands_in_the_ledger_or_on_the_screen(site: Path) -> None:
 def test_a_plan_before_any_study(site: Path) -> None:
     result = run("plan-privacy", str(site), "--rounds", "12")
     assert result.exit_code == 0, result.output
-    words = " ".join(result.output.translate(LINES).split())
+    words = told(result)
     assert f"one stage, 12 rounds 24 {epsilon([Spend(6.0, 1.0, 24)], 1e-4):.3f}" in words
     assert "3 rounds 6 rounds 12 rounds" in words
     assert "40 (here)" in words
@@ -151,7 +158,7 @@ def test_a_plan_of_a_study_counts_what_was_spent_before(site: Path, tmp_path: Pa
         *("plan-privacy", str(site), "--config", str(study), "--patients", "60", "--answers", "3")
     )
     assert result.exit_code == 0, result.output
-    words = " ".join(result.output.translate(LINES).split())
+    words = told(result)
     assert "prognosis: 40 rounds are asked for, and the policy allows 30;" in words
     assert "segment, 10 rounds 20" in words and "prognosis, 30 rounds 60" in words
     planned = [Spend(6.0, 1.0, 80), Spend(12.0, 1.0, 3)]
