@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from client import privacy_cli
 from client.cli import app
 from client.policy import load_policy, site_ledger
 from client.site import load_site
@@ -45,9 +47,14 @@ def told(result: Result) -> str:
     return " ".join(plain.translate(LINES).split())
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide terminal, so that no cell of a table is cut, whatever runs the tests."""
+    monkeypatch.setattr(privacy_cli, "console", Console(width=200))
+
+
 def run(*arguments: str) -> Result:
-    # A wide terminal, so that no cell of a table is cut.
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(arguments))
+    return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from privacy.accountant import ORDERS, Spend, epsilon, renyi_epsilon, renyi_orde
 from protocol.errors import PrivacyError
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-NUM_SCHEDULES = 25
+NUM_SCHEDULES = 12
 
 
 @pytest.fixture(scope="module")
