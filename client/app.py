@@ -10,10 +10,9 @@ from flwr.clientapp import ClientApp
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
-from client.policy import load_policy
+from client.private_terms import privacy_terms
 from client.secure_settings import must_be_masked
 from client.site import load_site
-from privacy.policy import agree
 from protocol import audit
 from protocol.config import Study
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
@@ -45,9 +44,8 @@ def _answered(
     message: Message,
     function: Callable[[Hospital, Question], Answer],
 ) -> Answer:
-    """Answer exactly, or with noise where the hospital's policy or the study says so."""
-    policy = load_policy(hospital.directory, hospital.config).privacy
-    terms = agree(policy, question.study.privacy)
+    """Answer exactly, or with noise where the hospital has a privacy policy."""
+    terms = privacy_terms(hospital, question.study)
     if terms is None:
         return function(hospital, question)
     from client.private_answers import private_answer

@@ -19,10 +19,11 @@ from client.pacs_cli import fetch_command
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
 from client.secure_identity import own_fingerprint
+from client.sentences import errors, sentences
 from client.series_list import list_series, write_list
 from client.site import load_site
 from protocol.config import Preprocessing, load_study
-from protocol.errors import ConcorsError, ConfigError
+from protocol.errors import ConfigError
 from protocol.yaml_files import parse
 
 __all__ = ["app", "main"]
@@ -34,23 +35,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-errors = Console(stderr=True)
 
 
 @app.callback()
 def _group() -> None:
     # With a callback typer keeps `check` as a subcommand even while it is the only one.
     """A hospital's side of Concors."""
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn an error of ours into one sentence and exit code 1."""
-    try:
-        yield
-    except ConcorsError as error:
-        errors.print(f"[bold red]{error.code}[/] {error.sentence}", highlight=False)
-        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -69,7 +59,7 @@ def check(
 
     Exit code 0 if the hospital could train a stage, else 1.
     """
-    with _sentences():
+    with sentences():
         base = load_study(study).preprocessing if study else Preprocessing()
         given = {"spacing_mm": spacing, "crop_px": crop}
         changed = {key: value for key, value in given.items() if value is not None}
@@ -97,7 +87,7 @@ def identity(site_dir: Annotated[Path, typer.Argument(help="Directory with site.
 
     The key behind it is made on first use and stays in site.identity, for its owner's eyes only.
     """
-    with _sentences():
+    with sentences():
         name, fingerprint = load_site(site_dir).name, own_fingerprint(site_dir)
     groups = " ".join(fingerprint[i : i + 8] for i in range(0, len(fingerprint), 8))
     console.print(f"{name}: '{groups}'", soft_wrap=True, highlight=False)
@@ -122,7 +112,7 @@ def export_masks_command(
     from client.segment_export import export_masks
     from client.segment_network import load_segment
 
-    with _sentences():
+    with sentences():
         settings = load_study(study) if study else None
         if weights is not None and settings is None:
             raise ConfigError("--weights needs --study, which says which network they belong to.")
@@ -146,7 +136,7 @@ def sort(
 
     A person overrules it in the table that images.overrides in site.yaml names.
     """
-    with _sentences():
+    with sentences():
         config = load_site(site_dir)
         with _reading(config.name) as tell:
             rows, refused = list_series(site_dir, tell)

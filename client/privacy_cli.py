@@ -1,7 +1,6 @@
 """``concors-client spent`` and ``plan-privacy``: what was spent of privacy, and what would be."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from client.policy import load_policy, site_ledger
+from client.sentences import sentences
 from client.site import load_site
 from privacy import planning
 from privacy.accountant import epsilon
 from privacy.ledger import Entry, Ledger
 from privacy.policy import PrivacyPolicy, agree
 from protocol.config import Preprocessing, Study, load_study
-from protocol.errors import ConcorsError, PrivacyError
+from protocol.errors import PrivacyError
 
 __all__ = ["plan_privacy_command", "spent_command"]
 
@@ -29,17 +29,6 @@ NOISE_FACTORS = (0.5, 1.0, 1.5, 2.0)
 SIZES = (50, 100, 200, 500, 1000)
 
 console = Console()
-errors = Console(stderr=True)
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn an error of ours into one sentence and exit code 1."""
-    try:
-        yield
-    except ConcorsError as error:
-        errors.print(f"[bold red]{error.code}[/] {error.sentence}", highlight=False)
-        raise typer.Exit(1) from error
 
 
 def spent_command(
@@ -52,7 +41,7 @@ def spent_command(
 
     Exit code 1 if the ledger was altered.
     """
-    with _sentences():
+    with sentences():
         config = load_site(site_dir)
         policy = load_policy(site_dir, config).privacy
         ledger = site_ledger(site_dir)
@@ -135,7 +124,7 @@ def plan_privacy_command(
     ] = 0,
 ) -> None:
     """Show what a study would cost in privacy before any of it runs, and what stays unprotected."""
-    with _sentences():
+    with sentences():
         site = load_site(site_dir)
         own = load_policy(site_dir, site).privacy
         if own is None:

@@ -3,7 +3,6 @@
 from client.hospital import Hospital
 from client.policy import load_policy
 from privacy.policy import PrivacyPolicy, agree
-from privacy.refusals import refusal
 from protocol.config import Study
 
 __all__ = ["privacy_terms", "refuse_unnoised"]
@@ -35,4 +34,7 @@ def refuse_unnoised(hospital: Hospital, study: Study, name: str, what: str) -> N
     PrivacyError
     """
     if privacy_terms(hospital, study) is not None:
+        # Imported here: who only asks for the terms need not wait for torch.
+        from privacy.refusals import refusal
+
         raise refusal(name, what)
