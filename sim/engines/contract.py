@@ -11,49 +11,27 @@ for the first before the second:
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from protocol.errors import ConcorsError, ConfigError
+from protocol.errors import ConfigError
 
 __all__ = [
-    "HOST",
-    "QUIET",
     "RUN_DIR_KEY",
     "RUN_VARIABLE",
     "SITES_VARIABLE",
     "SITE_KEY",
     "STUDY_KEY",
     "STUDY_VARIABLE",
-    "EngineError",
     "check_inputs",
-    "environment",
-    "first_line",
-    "no_proxy",
 ]
 
-HOST = "127.0.0.1"
 STUDY_VARIABLE = "CONCORS_STUDY"
 RUN_VARIABLE = "CONCORS_RUN"
 SITES_VARIABLE = "CONCORS_SITES"
 STUDY_KEY = "study-file"
 RUN_DIR_KEY = "run-dir"
 SITE_KEY = "site"
-
-# A hospital's machine calls nobody but its own server: no telemetry, no update check.
-QUIET: Mapping[str, str] = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-
-
-class EngineError(ConcorsError):
-    """The engine could not start, could not finish, or the study failed inside it."""
-
-    code = "E600"
 
 
 def check_inputs(
@@ -100,28 +78,3 @@ def check_inputs(
         raise ConfigError("A hospital directory was given twice; give each hospital once.")
     run_dir.mkdir(parents=True, exist_ok=True)
     return study_file.resolve(), run_dir.resolve(), absolute
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables of this process, and put back every variable afterwards."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def first_line(text: str) -> str:
-    """Return the first line of a text that is not empty, or a placeholder."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
-
-
-def no_proxy() -> dict[str, str]:
-    """Return variables that keep a proxy out of what this machine says to itself."""
-    exempt = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-    hosts = ",".join(part for part in (HOST, "localhost", exempt) if part)
-    return {"NO_PROXY": hosts, "no_proxy": hosts}

@@ -8,16 +8,17 @@ SuperLink and SuperNodes is encrypted, and only registered keys may join.
 
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
 
+from deployment.control import Control
+from deployment.credentials import Credentials, make_credentials
+from deployment.flower import HOST, program, variables
+from deployment.processes import Processes, free_ports, processes
 from sim.engines.contract import (
-    HOST,
-    QUIET,
     RUN_DIR_KEY,
     RUN_VARIABLE,
     SITE_KEY,
@@ -25,11 +26,7 @@ from sim.engines.contract import (
     STUDY_KEY,
     STUDY_VARIABLE,
     check_inputs,
-    no_proxy,
 )
-from sim.engines.control import Control
-from sim.engines.credentials import Credentials, make_credentials
-from sim.engines.processes import Processes, free_ports, processes
 
 __all__ = ["run_deployment"]
 
@@ -123,29 +120,13 @@ def _write_bundle(app_dir: Path, server_app: str, client_app: str) -> Path:
 
 
 def _variables(home: Path) -> dict[str, str]:
-    """Return a child's environment: ours, quiet, with this environment's programs first."""
-    ours = {STUDY_VARIABLE, RUN_VARIABLE, SITES_VARIABLE}
-    home.mkdir(parents=True, exist_ok=True)
-    return {
-        **{name: value for name, value in os.environ.items() if name not in ours},
-        **QUIET,
-        "FLWR_HOME": str(home),
-        # Seconds between two looks for work; the default of 1 s costs a second a message.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        # Flower starts its programs by name.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        **no_proxy(),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _program(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
+    """Return a party's environment, without the variables that name studies and hospitals."""
+    return variables(home, frozenset({STUDY_VARIABLE, RUN_VARIABLE, SITES_VARIABLE}))
 
 
 def _start_superlink(running: Processes, work_dir: Path, keys: Credentials, address: str) -> None:
     host, port = address.split(":")
-    command = [_program("flower-superlink"), "--host", host, "--port", port]
+    command = [program("flower-superlink"), "--host", host, "--port", port]
     command += ["--ssl-ca-certfile", str(keys.authority), "--ssl-certfile", str(keys.certificate)]
     command += ["--ssl-keyfile", str(keys.key), "--enable-supernode-auth"]
     command += ["--isolation", "process", "--superexec-auth-secret-file", str(keys.secret)]
@@ -162,7 +143,7 @@ def _start_superexec(
     authority: Path | None = None,
 ) -> None:
     """Start the process that starts ``party``'s app; ``authority`` when its address speaks TLS."""
-    command = [_program("flower-superexec"), "--runtime-api-address", address]
+    command = [program("flower-superexec"), "--runtime-api-address", address]
     command += ["--root-certificates", str(authority)] if authority else ["--insecure"]
     command += ["--superexec-auth-secret-file", str(secret), "--parent-pid", str(os.getpid())]
     running.start(f"{party}-exec", command, variables=_variables(work_dir / party), cwd=work_dir)
@@ -184,7 +165,7 @@ def _start_site(
     node_config = home / "node.toml"
     node_config.write_text(tomli_w.dumps({SITE_KEY: str(site)}), encoding="utf-8")
     key = keys.sites[number]
-    command = [_program("flower-supernode"), "--superlink", superlink]
+    command = [program("flower-supernode"), "--superlink", superlink]
     command += ["--root-certificates", str(keys.authority)]
     command += ["--auth-supernode-private-key", str(key.private)]
     command += ["--node-config", str(node_config), "--host", HOST, "--port", str(port)]

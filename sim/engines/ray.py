@@ -21,16 +21,13 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.supercore import telemetry
 
+from deployment.flower import QUIET, EngineError, environment, first_line
 from protocol.errors import ConcorsError
 from sim.engines.contract import (
-    QUIET,
     RUN_VARIABLE,
     SITES_VARIABLE,
     STUDY_VARIABLE,
-    EngineError,
     check_inputs,
-    environment,
-    first_line,
 )
 from sim.engines.ray_cluster import local_ray
 

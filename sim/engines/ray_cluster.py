@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from sim.engines.contract import EngineError, environment
+from deployment.flower import EngineError, environment
 
 __all__ = ["local_ray"]
 

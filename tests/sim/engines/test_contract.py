@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from deployment.flower import environment, first_line, no_proxy
 from protocol.errors import ConfigError
-from sim.engines.contract import check_inputs, environment, first_line, no_proxy
+from sim.engines.contract import check_inputs
 
 
 def test_environment_is_put_back_whatever_happens_inside(monkeypatch) -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sim.engines.contract import EngineError
+from deployment.flower import EngineError
 from sim.engines.deployment import run_deployment
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from protocol.errors import QuorumError
 
 pytest.importorskip("ray")
 
-from sim.engines.contract import EngineError
+from deployment.flower import EngineError
 from sim.engines.ray import run_ray
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sim.engines.contract import HOST, EngineError
+from deployment.flower import HOST, EngineError
 
 __all__ = ["Processes", "free_ports", "processes"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.engines.contract import EngineError
-from sim.engines.processes import free_ports, processes
+from deployment.flower import EngineError
+from deployment.processes import free_ports, processes
 
 # A parent and a child, both deaf to SIGTERM; the child tells when both are.
 DEAF = (
@@ -76,7 +76,7 @@ def test_a_killed_launcher_takes_even_a_deaf_family_along(tmp_path: Path, watch)
     code = (
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
-        "from sim.engines.processes import processes\n"
+        "from deployment.processes import processes\n"
         "here = Path(sys.argv[1])\n"
         "with processes(here / 'logs') as running:\n"
         "    command = [sys.executable, '-c', sys.argv[2], str(here / 'ready')]\n"

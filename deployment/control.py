@@ -29,7 +29,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from sim.engines.contract import EngineError, environment, first_line, no_proxy
+from deployment.flower import EngineError, environment, first_line, no_proxy
 
 __all__ = ["Control"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from sim.engines.credentials import make_credentials, write_private
+from deployment.credentials import make_credentials, write_private
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

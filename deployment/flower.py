@@ -1,0 +1,90 @@
+"""What every program of Flower's is started with, whoever starts it."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from protocol.errors import ConcorsError
+
+__all__ = [
+    "HOST",
+    "QUIET",
+    "EngineError",
+    "environment",
+    "first_line",
+    "no_proxy",
+    "program",
+    "variables",
+]
+
+HOST = "127.0.0.1"
+
+# A hospital's machine calls nobody but its own server: no telemetry, no update check.
+QUIET: Mapping[str, str] = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class EngineError(ConcorsError):
+    """The engine could not start, could not finish, or the study failed inside it."""
+
+    code = "E600"
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables of this process, and put back every variable afterwards."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text that is not empty, or a placeholder."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
+
+
+def no_proxy() -> dict[str, str]:
+    """Return variables that keep a proxy out of what this machine says to itself."""
+    exempt = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    hosts = ",".join(part for part in (HOST, "localhost", exempt) if part)
+    return {"NO_PROXY": hosts, "no_proxy": hosts}
+
+
+def program(name: str) -> str:
+    """Return the path of a program of this environment, such as ``flower-supernode``."""
+    return str(Path(sys.executable).parent / name)
+
+
+def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return a child's environment: ours, quiet, with this environment's programs first.
+
+    Parameters
+    ----------
+    home : Path
+        Flower's own directory for this party; made if absent.
+    without : frozenset of str
+        Variables of ours that the child must not see.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    return {
+        **{name: value for name, value in os.environ.items() if name not in without},
+        **QUIET,
+        "FLWR_HOME": str(home),
+        # Seconds between two looks for work; the default of 1 s costs a second a message.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        # Flower starts its programs by name.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        **no_proxy(),
+        "PYTHONUNBUFFERED": "1",
+    }
