@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("protocol", "privacy", "deployment", "shared_models", "strategies", "client", "server", "sim")
+PACKAGES = (
+    "protocol",
+    "privacy",
+    "deployment",
+    "shared_models",
+    "strategies",
+    "client",
+    "server",
+    "sim",
+)
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
     for package in PACKAGES
