@@ -9,7 +9,9 @@ from flwr.serverapp import Grid
 
 from protocol.config import Rounds
 from protocol.errors import ConfigError, PayloadError, QuorumError
+from protocol.manifest_message import MANIFEST, pack
 from protocol.payload import Answer, Refusal
+from server.approval import decision_of
 
 __all__ = ["HELLO", "WALL_CLOCK", "Clock", "ask", "join", "require_quorum"]
 
@@ -159,12 +161,18 @@ def require_quorum(
 class _Joining:
     """Who has said hello so far."""
 
-    def __init__(self, grid: Grid, wanted: Sequence[str], version: str | None) -> None:
+    def __init__(
+        self, grid: Grid, wanted: Sequence[str], version: str | None, manifest: str | None
+    ) -> None:
         self.grid = grid
         self.wanted = tuple(wanted)
         self.version = version
+        self.manifest = manifest
         self.nodes: dict[str, int] = {}
         self.refusals: dict[int, Refusal] = {}
+        self.approvals: dict[str, str] = {}
+        # Hospitals that said hello and were then asked for their decision on the manifest.
+        self._deciding: dict[int, str] = {}
         self._pending: dict[int, str] = {}
         self._answered: set[int] = set()
         self._retry_at: dict[int, float] = {}
@@ -178,27 +186,43 @@ class _Joining:
             busy = node_id in self._pending or node_id in self._answered
             if busy or now < self._retry_at.get(node_id, now):
                 continue
-            message = Message(RecordDict(), node_id, HELLO, ttl=ttl_s, group_id="hello")
-            for message_id in self.grid.push_messages([message]):
-                if message_id is not None:
-                    self._pending[node_id] = message_id
+            self._send(node_id, HELLO, RecordDict(), ttl_s)
 
-    def listen(self, now: float) -> None:
+    def _send(self, node_id: int, message_type: str, content: RecordDict, ttl_s: float) -> bool:
+        """Send a message; return whether Flower took it."""
+        message = Message(content, node_id, message_type, ttl=ttl_s, group_id="hello")
+        for message_id in self.grid.push_messages([message]):
+            if message_id is not None:
+                self._pending[node_id] = message_id
+        return node_id in self._pending
+
+    def listen(self, now: float, ttl_s: float) -> None:
         """Take up what has been answered."""
         for node_id, message_id in list(self._pending.items()):
             for message in self.grid.pull_messages([message_id]):
                 del self._pending[node_id]
-                outcome = _outcome(message)
-                if not isinstance(outcome, Refusal):
-                    outcome = self._register(node_id, outcome)
+                outcome = self._take_up(node_id, _outcome(message), ttl_s)
                 if isinstance(outcome, Refusal):
                     self.refusals[node_id] = outcome
                     self._retry_at[node_id] = now + RETRY_S
-                else:
+                elif node_id not in self._deciding:
                     self.refusals.pop(node_id, None)
                     self._answered.add(node_id)
 
-    def _register(self, node_id: int, records: RecordDict) -> Refusal | None:
+    def _take_up(self, node_id: int, outcome: RecordDict | Refusal, ttl_s: float) -> Refusal | None:
+        """Take up a node's decision or hello; whoever is wanted is then asked to decide."""
+        site = self._deciding.pop(node_id, None)
+        if site is not None:
+            refusal = decision_of(outcome, site)
+            self.approvals[site] = (
+                "approved" if refusal is None else f"{refusal.code} {refusal.sentence}"
+            )
+            if refusal is None:
+                self._count(site, node_id)
+            return refusal
+        return outcome if isinstance(outcome, Refusal) else self._register(node_id, outcome, ttl_s)
+
+    def _register(self, node_id: int, records: RecordDict, ttl_s: float) -> Refusal | None:
         try:
             answer = Answer.from_records(records, f"The hello of node {node_id}").document
         except PayloadError as error:
@@ -210,13 +234,21 @@ class _Joining:
             return Refusal(
                 "E504", f"{site} runs another version than {self.version}; install that one there."
             )
+        if self.manifest is None:
+            self._count(site, node_id)
+        elif self._send(node_id, MANIFEST, pack(self.manifest), ttl_s):
+            self._deciding[node_id] = site
+        else:
+            return Refusal("E503", "Flower's server did not take the manifest; see its log.")
+        return None
+
+    def _count(self, site: str, node_id: int) -> None:
         if site in self.nodes:
             raise ConfigError(
                 f"Two nodes call themselves {site}; give each hospital its own name and start "
                 "only one node for each."
             )
         self.nodes[site] = node_id
-        return None
 
 
 def join(
@@ -225,6 +257,8 @@ def join(
     join_s: float,
     *,
     version: str | None = None,
+    manifest: str | None = None,
+    note: Callable[[dict[str, str]], None] = lambda _: None,
     clock: Clock = WALL_CLOCK,
 ) -> dict[str, int]:
     """Wait until every wanted hospital has said who it is, but no longer than ``join_s``.
@@ -240,6 +274,10 @@ def join(
         Longest wait, s.
     version : str, optional
         Version every hospital must run.
+    manifest : str, optional
+        Text of the run's manifest, which a hospital must approve before it counts as joined.
+    note : callable
+        Told, whenever it changes, what each hospital said to the manifest.
 
     Returns
     -------
@@ -253,12 +291,17 @@ def join(
     ConfigError
         If two nodes give the same name.
     """
-    joining = _Joining(grid, wanted, version)
+    joining = _Joining(grid, wanted, version, manifest)
+    noted: dict[str, str] = {}
     end = clock.now() + join_s
     while True:
         now = clock.now()
-        joining.greet(now, max(end - now, 1.0))
-        joining.listen(now)
+        ttl_s = max(end - now, 1.0)
+        joining.greet(now, ttl_s)
+        joining.listen(now, ttl_s)
+        if joining.approvals != noted:
+            noted = dict(joining.approvals)
+            note(noted)
         missing = joining.missing()
         if not missing:
             return {site: joining.nodes[site] for site in joining.wanted}
