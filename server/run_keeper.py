@@ -84,8 +84,13 @@ class RunKeeper:
                 self._look_after(folder, state, control)
             elif state.state == "running":
                 self._submit(folder, state, control)
-        while (task := tasks.acquire()) is not None:
+        # Asked only when there is something to be had: a run whose process was not started yet.
+        while self._awaited() and (task := tasks.acquire()) is not None:
             self._start(task, control)
+
+    def _awaited(self) -> bool:
+        names, folders = self._processes.names(), runs(self._consortium.runs)
+        return any(read(f).flower_run and _process_name(f) not in names for f in folders)
 
     def _submit(self, folder: Path, state: State, control: Control) -> None:
         if time.monotonic() < self._not_before.get(folder.name, 0.0):

@@ -85,9 +85,9 @@ class SuperLinkKeeper:
 
     def _start(self, now: float) -> None:
         home = self._consortium.root / "running" / "superlink"
-        self._processes.start(
-            self.name, self._command, variables=variables(home), cwd=self._consortium.root
-        )
+        # Of its own accord it writes a line for each of our questions, for weeks.
+        quiet = variables(home) | {"FLWR_LOG_LEVEL": "WARNING"}
+        self._processes.start(self.name, self._command, variables=quiet, cwd=self._consortium.root)
         self._heard = now
         if self._ends:
             self._consortium.note("restarted", what="superlink")

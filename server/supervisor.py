@@ -34,7 +34,7 @@ __all__ = ["STATUS_FILE", "is_supervised", "supervise"]
 
 TICK_S = 0.25
 # Seconds between two looks at who is connected.
-NODES_S = 1.0
+NODES_S = 2.0
 WORK = "running"
 STATUS_FILE = "running/status.json"
 LOCK = "running/lock"
@@ -112,7 +112,7 @@ def _watch(
                 if time.monotonic() >= look_at:
                     nodes = control.nodes()
                     link.answered()
-                    # Done at once, so that a key is refused within a second of being revoked.
+                    # Done at once, so that a key is refused within seconds of being revoked.
                     if align(control, hospitals(consortium), nodes):
                         nodes = control.nodes()
                     _write_status(consortium, nodes)
