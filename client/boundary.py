@@ -15,6 +15,7 @@ from typing import Any
 from flwr.app import Context, Message
 
 from client.location import site_directory
+from client.recording import record_refusal
 from protocol.errors import ConcorsError
 from protocol.payload import Refusal
 
@@ -42,6 +43,7 @@ def guarded(handler: Handler) -> Handler:
                 "else.",
             )
             _log(context, handler.__name__, error)
+        record_refusal(message, context, refusal.code)
         return Message(refusal.to_error(), reply_to=message)
 
     return reply
