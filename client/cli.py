@@ -18,6 +18,7 @@ from client.intake.dropped import DroppedTags
 from client.pacs_cli import fetch_command
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
+from client.record_cli import sbom_command, verify_command
 from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
 from client.series_list import list_series, write_list
@@ -240,6 +241,8 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
 app.command("fetch")(fetch_command)
 app.command("spent")(spent_command)
 app.command("plan-privacy")(plan_privacy_command)
+app.command("verify")(verify_command)
+app.command("sbom")(sbom_command)
 
 
 def main() -> None:

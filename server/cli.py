@@ -84,10 +84,12 @@ def report(
     from privacy.audit.document import load_audit
     from server.report import write_report
     from server.results import load_results
+    from server.sealing import note_report
 
     path = run_dir / "report.html"
     results = load_results(run_dir / "results.json").model_dump()
     write_report(results, path, audit=None if audit is None else load_audit(audit))
+    note_report(run_dir)
     Console().print(f"report: {path}", soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ a reply was used is written by whoever judged it.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from protocol.code import code_hash
 from protocol.config import Study
 from protocol.custody import carried, heads_in, subject
 from protocol.documents import digest
-from protocol.errors import PayloadError
+from protocol.errors import DataError, PayloadError
 from protocol.refusal import Refusal
 from server.heads import REGRESSED, KnownHeads
 
@@ -57,6 +57,26 @@ def begin_log(run_dir: Path, study: Study, nodes: Mapping[str, int]) -> Path:
     return path
 
 
+def _earlier(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the lines of the other runs of a consortium, in the order in which they were written.
+
+    Only in a server's directory: there a name is one hospital, where simulations that lie side by
+    side may each have another of that name.
+    """
+    runs = path.parent.parent
+    if runs.name != "runs" or not (runs.parent / "hospitals").is_dir():
+        return
+    lines = []
+    for other in sorted(runs.glob(f"*/{AUDIT_LOG}")):
+        if other == path:
+            continue
+        try:
+            lines += list(audit.read(other))
+        except DataError as error:
+            log.error("The run %s is left out: %s", other.parent.name, error.sentence)
+    yield from sorted(lines, key=lambda line: str(line["time"]))
+
+
 class RecordedGrid(Grid):
     """A Grid that writes down what goes through it, and watches the hospitals' heads.
 
@@ -67,7 +87,8 @@ class RecordedGrid(Grid):
     nodes : mapping
         Node id by hospital name.
     path : Path
-        The run's log, begun by `begin_log`; what it says of an earlier part of the run counts.
+        The run's log, begun by `begin_log`; what it says of an earlier part of the run counts, and
+        so do the other runs of the consortium.
 
     Raises
     ------
@@ -79,7 +100,7 @@ class RecordedGrid(Grid):
         self._grid = grid
         self._nodes = nodes
         self._path = path
-        self._heads = KnownHeads.of(audit.read(path))
+        self._heads = KnownHeads.of([*_earlier(path), *audit.read(path)])
         self._asked: dict[str, dict[str, Any]] = {}
 
     def _site(self, node: int) -> str:
