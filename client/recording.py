@@ -1,7 +1,7 @@
 """What the hospital writes down of every message, in ``.concors/audit.jsonl``.
 
 A line says who asked what about which study, by which code on which data the answer was made, the
-hashes of what came and of what left, and what had been spent of the privacy budget. It holds hashes,
+hashes of what came and left, and what had been spent of the privacy budget. It holds hashes,
 names of ours and figures of the policy, and nothing of a patient: a copy can be given away.
 """
 

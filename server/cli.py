@@ -93,6 +93,27 @@ def report(
     Console().print(f"report: {path}", soft_wrap=True)
 
 
+@app.command()
+def verify(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    site_log: Annotated[
+        list[Path] | None,
+        typer.Option(help="A copy of a hospital's .concors/audit.jsonl; once for each hospital."),
+    ] = None,
+) -> None:
+    """Check that nothing of a run was changed: log, record, weights, results, report, cards.
+
+    One line a thing, OK or the first that is wrong; exit code 1 if anything is.
+    """
+    from server.verification import verify_run
+
+    checks = list(verify_run(run_dir, site_log or ()))
+    for check in checks:
+        Console().print(str(check), soft_wrap=True, highlight=False, markup=False)
+    if not all(check.good for check in checks):
+        raise typer.Exit(1)
+
+
 app.command("plan")(plan)
 
 

@@ -19,7 +19,7 @@ from protocol.config import Study
 from protocol.custody import Heads
 from protocol.documents import decode
 from server.checkpoints import Checkpoints, hash_file
-from server.model_card import CARD, TASKS, card_values, render_card
+from server.model_card import CARD, card_values, render_card
 from server.recording import AUDIT_LOG, study_hash
 from server.results import Results
 
