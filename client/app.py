@@ -14,12 +14,14 @@ from client.private_terms import privacy_terms
 from client.recording import record_answer
 from client.secure_settings import must_be_masked
 from client.site import load_site
+from deployment.logs import configure
 from protocol.config import Study
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 # The stages' modules are imported inside the handlers: Flower starts a process a message, and a
 # survey need not wait for torch.
 app = ClientApp()
+configure()
 
 
 def _answer(

@@ -23,6 +23,7 @@ from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
 from client.series_list import list_series, write_list
 from client.site import load_site
+from deployment.logs import configure
 from protocol.config import Preprocessing, load_study
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse
@@ -42,6 +43,8 @@ console = Console()
 def _group() -> None:
     # With a callback typer keeps `check` as a subcommand even while it is the only one.
     """A hospital's side of Concors."""
+    with sentences():
+        configure()
 
 
 @app.command()

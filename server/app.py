@@ -6,6 +6,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from deployment.logs import configure
 from protocol.config import load_study
 from protocol.errors import ConfigError
 
@@ -27,5 +28,6 @@ def main(grid: Grid, context: Context) -> None:
     # Imported here, because loading this module must stay cheap: Flower loads it to check it.
     from server.study import run_study
 
+    configure()
     study = load_study(_setting(context, "study-file", "CONCORS_STUDY"))
     run_study(grid, study, _setting(context, "run-dir", "CONCORS_RUN"))

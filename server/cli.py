@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deployment.logs import configure
 from protocol.config import Segmentation, Sorting, Study, load_study
 from protocol.errors import ConcorsError
 from protocol.survival_config import Prognosis
@@ -21,6 +22,7 @@ MEGABYTE = 2**20
 @app.callback()
 def root() -> None:
     """The coordinating centre of a consortium."""
+    configure()
 
 
 def _describe(study: Study) -> Table:
