@@ -53,10 +53,10 @@ class _Log:
 
     def judge(self, which: Which, request: str, head: Head) -> Break | None:
         noted = self.told.get(head.num_lines)
-        if noted is not None and noted != head.hash:
-            found = Break(which, "contradicts itself", Head(head.num_lines, noted), head)
-        elif head.num_lines < self.floors.get(request, self.newest.num_lines):
+        if head.num_lines < self.floors.get(request, self.newest.num_lines):
             found = Break(which, "went back", self.newest, head)
+        elif noted is not None and noted != head.hash:
+            found = Break(which, "contradicts itself", Head(head.num_lines, noted), head)
         else:
             self.told[head.num_lines] = head.hash
             self.newest = max(self.newest, head)

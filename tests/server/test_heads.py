@@ -102,7 +102,7 @@ def test_hospitals_are_judged_each_alone() -> None:
     assert known.newest("birch")["audit log"] == log(2, "b")
 
 
-@pytest.mark.parametrize("cut", range(0, 12))
+@pytest.mark.parametrize("cut", range(12))
 def test_a_resumed_run_knows_what_the_run_knew(cut: int) -> None:
     told = [heads(3), heads(5, log(1, "c")), heads(2, log(2, "c"), "b"), heads(3, None, "b")]
     whole = Talk()
