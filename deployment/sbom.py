@@ -11,8 +11,9 @@ import platform
 import uuid
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import PackageMetadata, distributions, version
+from importlib.metadata import distributions, version
 from pathlib import Path
+from typing import Any
 
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
@@ -30,7 +31,7 @@ OURS = "concors"
 LONGEST_LICENCE = 100
 
 
-def _licences(meta: PackageMetadata) -> list[License]:
+def _licences(meta: Any) -> list[License]:
     """Return what a distribution says of its licence in few words, if it does."""
     expression = meta.get("License-Expression")
     if expression:
@@ -46,7 +47,7 @@ def _licences(meta: PackageMetadata) -> list[License]:
     return [DisjunctiveLicense(name=text)] if short else []
 
 
-def _component(name: str, meta: PackageMetadata) -> Component:
+def _component(name: str, meta: Any) -> Component:
     url = PackageURL("pypi", None, name, meta["Version"])
     return Component(
         name=name,
@@ -58,7 +59,7 @@ def _component(name: str, meta: PackageMetadata) -> Component:
     )
 
 
-def _needs(meta: PackageMetadata) -> Iterator[str]:
+def _needs(meta: Any) -> Iterator[str]:
     """Give the names of what a distribution needs here, without its extras."""
     for text in meta.get_all("Requires-Dist") or []:
         needed = Requirement(text)
@@ -69,7 +70,7 @@ def _needs(meta: PackageMetadata) -> Iterator[str]:
 def _bom() -> Bom:
     # Read once: every look at `Distribution.metadata` parses the file again.
     read = [each.metadata for each in distributions()]
-    found = {canonicalize_name(meta["Name"]): meta for meta in read}
+    found: dict[str, Any] = {canonicalize_name(meta["Name"]): meta for meta in read}
     parts = {name: _component(name, found[name]) for name in sorted(found)}
     ours = Component(
         name=OURS,

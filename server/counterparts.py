@@ -35,7 +35,7 @@ def compare_logs(lines: Lines, path: Path) -> str:
     DataError
         Naming the first line of either that has no counterpart.
     """
-    theirs = list(audit.read(path))
+    theirs: Lines = list(audit.read(path))
     site = _site(theirs)
     sent = {line["detail"]["request"]: line for line in _of(lines, "sent", site)}
     received = list(_of(lines, "received", site))

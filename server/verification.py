@@ -6,6 +6,7 @@ copies of the hospitals' logs (`server.counterparts`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def verify_run(run_dir: Path, site_logs: Sequence[Path] = ()) -> Iterator[Check]
     if record:
         yield from _artefacts(run_dir, record, lines)
         for stage in record["models"]:
-            yield examined(f"network {stage}", lambda s=stage: _network(run_dir, s, record))
+            yield examined(f"network {stage}", partial(_network, run_dir, stage, record))
     elif sealed is None:
         for stage in sorted({line["detail"].get("stage", "") for line in lines} - {""}):
-            yield examined(f"checkpoints of {stage}", lambda s=stage: _newest(run_dir, s, lines))
+            yield examined(f"checkpoints of {stage}", partial(_newest, run_dir, stage, lines))
     for path in site_logs:
-        yield examined(f"hospital's log {path.name}", lambda p=path: compare_logs(lines, p))
+        yield examined(f"hospital's log {path.name}", partial(compare_logs, lines, path))
 
 
 def _last(lines: Lines, event: str) -> Mapping[str, Any] | None:
@@ -124,7 +125,7 @@ def _artefacts(run_dir: Path, record: Mapping[str, Any], lines: Lines) -> Iterat
     if sealed and written and written["index"] > sealed["index"]:
         named["report.html"] = written["detail"]["report"]
     for name, wanted in named.items():
-        yield examined(name, lambda n=name, w=wanted: _file(run_dir, n, w))
+        yield examined(name, partial(_file, run_dir, name, wanted))
     study = parse(Study, record["study"], RECORD)
     here = {path.relative_to(run_dir).as_posix() for path in artefacts(run_dir, study)}
     strangers = sorted(here - named.keys())
