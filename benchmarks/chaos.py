@@ -26,7 +26,6 @@ from typing import Any
 
 import psutil
 import yaml
-
 from consortium import (
     Unit,
     consortium,
@@ -35,6 +34,7 @@ from consortium import (
     wait_for,
     write_table_hospital,
 )
+
 from deployment.flower import program
 from sim.engines.local import run_local
 
