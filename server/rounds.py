@@ -29,6 +29,7 @@ from protocol.payload import (
 from protocol.records import from_array_record
 from server.checkpoints import Checkpoint, Checkpoints
 from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
+from server.missed import require_present
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
 from server.secure_training import SecureTraining, Together, check_summable
@@ -306,7 +307,8 @@ def run_rounds(
     Raises
     ------
     QuorumError
-        If too few hospitals replied validly; the last checkpoint stays and the run can be resumed.
+        If too few hospitals replied validly, or one missed more rounds in a row than the study
+        allows; the last checkpoint stays and the run can be resumed.
     ConfigError
         If a hospital has no registered count, or the checkpoints belong to another study.
     DataError
@@ -361,6 +363,7 @@ def run_rounds(
             checkpoints.save(Checkpoint(number, arrays, state, history, binding))
         if on_round is not None:
             on_round(entry)
+        require_present(history, study.rounds, f"Round {number} of {stage}")
     if checkpoints is not None:
         manifest = {"stage": stage, "study": study.name, "rounds": num_rounds, "binding": binding}
         checkpoints.save_final(arrays, manifest | {"model": fingerprint(arrays)})

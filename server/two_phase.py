@@ -23,6 +23,7 @@ from server.centre import Centre
 from server.checkpoints import Checkpoint, Checkpoints
 from server.findings import Findings
 from server.hospitals import WALL_CLOCK, ask, require_quorum
+from server.missed import require_present
 from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
@@ -33,6 +34,9 @@ from strategies import Strategy, build
 __all__ = ["add_gradients", "train_two_phase"]
 
 Replies = dict[str, TrainReply]
+NO_RISK_SETS = Refusal(
+    "E505", "It gave no risk sets when asked; the audit log has the code of why not."
+)
 
 
 def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Arrays:
@@ -44,7 +48,8 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
         If no grid of risk sets serves all hospitals, naming one that is too small for any, or
         nobody had the event.
     QuorumError
-        If too few hospitals answered; the last checkpoint stays and the run can be resumed.
+        If too few hospitals answered, or one missed more steps in a row than the study allows; the
+        last checkpoint stays and the run can be resumed.
     """
     section = centre.study.prognosis
     step_months, too_small = common_step(centre, findings)
@@ -63,6 +68,7 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
         arrays, state, entry = _step(centre, findings, number, step_months, arrays, state, strategy)
         history.append(entry)
         checkpoints.save(Checkpoint(number, arrays, state, history, binding))
+        require_present(history, centre.study.rounds, f"Step {number} of exact Cox training")
         centre.progress.step("prognosis", number, section.rounds)
     findings.history["prognosis"] = history
     manifest = {"stage": "prognosis", "study": centre.study.name, "rounds": section.rounds}
@@ -89,6 +95,7 @@ def _step(
     excluded: dict[str, Refusal] = {}
     while True:
         pooled, present = pooled_sums(centre, findings, sites, step_months, arrays)
+        excluded |= {site: NO_RISK_SETS for site in sites if site not in present}
         asked = {"step_months": step_months, "pooled": pooled.to_dict()}
         agreed = {**findings.agreed, "risk_sets": asked}
         request = TrainRequest(centre.study, "prognosis", number, agreed, arrays)
