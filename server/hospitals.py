@@ -225,6 +225,7 @@ def join(
     join_s: float,
     *,
     version: str | None = None,
+    on_joined: Callable[[str], None] | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> dict[str, int]:
     """Wait until every wanted hospital has said who it is, but no longer than ``join_s``.
@@ -240,6 +241,8 @@ def join(
         Longest wait, s.
     version : str, optional
         Version every hospital must run.
+    on_joined : callable, optional
+        Called with the name of each hospital once it has said who it is.
 
     Returns
     -------
@@ -258,8 +261,12 @@ def join(
     while True:
         now = clock.now()
         joining.greet(now, max(end - now, 1.0))
+        waited_for = joining.missing()
         joining.listen(now)
         missing = joining.missing()
+        if on_joined is not None:
+            for site in sorted(set(waited_for) - set(missing)):
+                on_joined(site)
         if not missing:
             return {site: joining.nodes[site] for site in joining.wanted}
         remaining = end - clock.now()

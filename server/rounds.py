@@ -30,6 +30,7 @@ from protocol.records import from_array_record
 from server.checkpoints import Checkpoint, Checkpoints
 from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
 from server.missed import require_present
+from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
 from server.secure_training import SecureTraining, Together, check_summable
@@ -87,6 +88,11 @@ class _Run:
     audit: Path | None
     clock: Clock
     secure: SecureTraining | None = None
+    progress: RoundProgress | None = None
+
+    def heard(self, round_index: int, site: str, said: Refusal | None = None) -> None:
+        if self.progress is not None:
+            self.progress.heard(round_index, site, said)
 
     def note(self, event: str, detail: dict[str, Any]) -> None:
         if self.audit is not None:
@@ -173,6 +179,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
         del outcome
         if isinstance(checked, Refusal):
             refused[site] = checked
+            run.heard(round_index, site, checked)
             run.note("reply.refused", {"round": round_index, "site": site, "code": checked.code})
             continue
         reply, counted = checked
@@ -185,6 +192,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
             weight=weight,
             metrics=reply.metrics,
         )
+        run.heard(round_index, site)
         if run.audit is not None:
             detail = {"round": round_index, "site": site, "model": fingerprint(reply.arrays)}
             run.note("reply.accepted", detail | {"num_patients": reply.num_patients})
@@ -203,7 +211,10 @@ def _fold_secure(
         site: SiteEntry(num_patients=0, num_events=0, weight=share, metrics={})
         for site in fold.active
     }
+    for site in fold.active:
+        run.heard(at.number, site)
     for site, refusal in fold.refused.items():
+        run.heard(at.number, site, refusal)
         run.note("reply.refused", {"round": at.number, "site": site, "code": refusal.code})
     run.note("sum.opened", {"round": at.number, "sites": fold.active})
     return fold.mean, sites, fold.refused, fold.together
@@ -216,6 +227,8 @@ def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[R
         run.study, run.stage, round_index, run.agreed, arrays, control
     ).to_records()
     arrays = from_array_record(request["arrays"], "The global model", MAX_MODEL_BYTES)
+    if run.progress is not None:
+        run.progress.asked(round_index, run.asked(round_index))
     if run.audit is not None:
         detail = {"round": round_index, "sites": sorted(run.asked(round_index))}
         run.note("request.sent", detail | {"model": fingerprint(arrays)})
@@ -272,6 +285,7 @@ def run_rounds(
     checkpoints: Checkpoints | None = None,
     on_round: Callable[[RoundEntry], None] | None = None,
     audit: Path | None = None,
+    progress: RoundProgress | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> tuple[Arrays, list[RoundEntry]]:
     """Train one network over all rounds and return its final arrays and history.
@@ -303,6 +317,8 @@ def run_rounds(
         with those of the rounds done before.
     audit : Path, optional
         Audit log to append every message to.
+    progress : RoundProgress, optional
+        Where to tell whom a round asks and whom it has heard.
 
     Raises
     ------
@@ -345,6 +361,7 @@ def run_rounds(
         audit,
         clock,
         secure,
+        progress,
     )
     binding = binding_of(study, stage, agreed, strategy, weight_by, nodes)
     at = where_to_go_on(checkpoints, arrays, state, binding)

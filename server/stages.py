@@ -24,6 +24,7 @@ from server.checkpoints import Checkpoints
 from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights, sorting_weights
+from server.progress import RoundProgress
 from server.regression import fit_regression
 from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import Stage, run_rounds
@@ -206,6 +207,7 @@ def _train(
     }
     section = sections[stage]
     sites = study.hospitals.train
+    progress = RoundProgress(centre.progress, stage, section.rounds)
     centre.progress.step(stage, 0, section.rounds)
     trained, findings.history[stage] = run_rounds(
         centre.grid,
@@ -220,7 +222,8 @@ def _train(
         in_turn=strategy.ask == "in turn",
         max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
         checkpoints=Checkpoints(centre.run_dir / stage),
-        on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),
+        on_round=lambda entry: progress.finished(entry["round"]),
         audit=centre.audit_log,
+        progress=progress,
     )
     return trained

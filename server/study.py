@@ -10,7 +10,7 @@ from server.centre import Centre
 from server.design_runs import run_designs
 from server.findings import Findings, to_results
 from server.hospitals import join
-from server.progress import Progress
+from server.progress import JOINING, Progress
 from server.report import write_report
 from server.results import Results, save_results
 from server.stages import STAGES
@@ -30,14 +30,14 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
     QuorumError
         If too few hospitals joined, answered, or sent a valid update.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    nodes = join(
-        grid,
-        study.hospitals.all,
-        study.rounds.join_s,
-        version=version("concors"),
-    )
-    centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))
+    progress = Progress(run_dir)
+    (run_dir / "study.json").write_text(study.model_dump_json(by_alias=True) + "\n", "utf-8")
+    with progress.until_the_end():
+        return _run(grid, study, run_dir, progress)
+
+
+def _run(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> Results:
+    centre = Centre(grid, _join(grid, study, progress), study, run_dir, progress)
     findings = _run_stages(centre)
     results = to_results(study, findings)
     if study.validate_.designs:
@@ -50,6 +50,18 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
     save_results(results, run_dir / "results.json")
     write_report(results.model_dump(), run_dir / "report.html")
     return results
+
+
+def _join(grid: Grid, study: Study, progress: Progress) -> dict[str, int]:
+    sites = study.hospitals.all
+    joined: list[str] = []
+
+    def note(site: str) -> None:
+        joined.append(site)
+        progress.heard(JOINING, len(joined), len(sites), site, None)
+
+    progress.asked(JOINING, 0, len(sites), sites)
+    return join(grid, sites, study.rounds.join_s, version=version("concors"), on_joined=note)
 
 
 def _run_stages(centre: Centre) -> Findings:

@@ -24,6 +24,7 @@ from server.checkpoints import Checkpoint, Checkpoints
 from server.findings import Findings
 from server.hospitals import WALL_CLOCK, ask, require_quorum
 from server.missed import require_present
+from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
@@ -64,12 +65,13 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
     at = where_to_go_on(checkpoints, arrays, fresh, binding)
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
+    progress = RoundProgress(centre.progress, "prognosis", section.rounds)
     for number in range(len(history) + 1, section.rounds + 1):
         arrays, state, entry = _step(centre, findings, number, step_months, arrays, state, strategy)
         history.append(entry)
         checkpoints.save(Checkpoint(number, arrays, state, history, binding))
         require_present(history, centre.study.rounds, f"Step {number} of exact Cox training")
-        centre.progress.step("prognosis", number, section.rounds)
+        progress.finished(number)
     findings.history["prognosis"] = history
     manifest = {"stage": "prognosis", "study": centre.study.name, "rounds": section.rounds}
     checkpoints.save_final(arrays, manifest | {"binding": binding, "model": fingerprint(arrays)})

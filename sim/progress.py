@@ -13,6 +13,8 @@ __all__ = ["Watch", "bars"]
 
 REFRESH_S = 0.3
 LABELS = {
+    "join": "joining",
+    "ended": "ended",
     "query.survey": "survey",
     "sort": "sort: rounds",
     "segment": "segment: rounds",
