@@ -11,9 +11,9 @@ from typing import Any
 from protocol.errors import ConcorsError
 from protocol.refusal import Refusal
 
-__all__ = ["ENDED", "JOINING", "Progress", "RoundProgress"]
+__all__ = ["ENDED", "JOINING", "STAGE", "Progress", "RoundProgress"]
 
-JOINING, ENDED = "join", "ended"
+JOINING, STAGE, ENDED = "join", "stage", "ended"
 # What a failure of the program itself is called: its text may quote a path.
 BROKEN = Refusal("E000", "The program itself failed; see the log of the server's process.")
 STOPPED = Refusal("E000", "The run was stopped; resume it to go on after its last full round.")

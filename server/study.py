@@ -10,7 +10,7 @@ from server.centre import Centre
 from server.design_runs import run_designs
 from server.findings import Findings, to_results
 from server.hospitals import join
-from server.progress import JOINING, Progress
+from server.progress import JOINING, STAGE, Progress
 from server.report import write_report
 from server.results import Results, save_results
 from server.stages import STAGES
@@ -66,7 +66,9 @@ def _join(grid: Grid, study: Study, progress: Progress) -> dict[str, int]:
 
 def _run_stages(centre: Centre) -> Findings:
     findings = Findings()
-    for name in centre.study.stages:
+    stages = centre.study.stages
+    for index, name in enumerate(stages):
+        centre.progress.step(STAGE, index, len(stages), name)
         STAGES[name](centre, findings)
     return findings
 

@@ -14,6 +14,7 @@ __all__ = ["Watch", "bars"]
 REFRESH_S = 0.3
 LABELS = {
     "join": "joining",
+    "stage": "next stage",
     "ended": "ended",
     "query.survey": "survey",
     "sort": "sort: rounds",
