@@ -11,6 +11,7 @@ from protocol.config import Segmentation, Sorting, Study, load_study
 from protocol.errors import ConcorsError
 from protocol.survival_config import Prognosis
 from server.plan_cli import plan
+from server.watching.cli import watch
 
 __all__ = ["app", "main"]
 
@@ -61,6 +62,10 @@ def _describe(study: Study) -> Table:
     rounds = study.rounds
     table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
     table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
+    follows = {"stop": "ends the study", "warn": "is told, and the study goes on"}
+    table.add_row(
+        "missing", f"{rounds.max_missed} rounds in a row, which {follows[rounds.on_missing]}"
+    )
     return table
 
 
@@ -92,6 +97,7 @@ def report(
 
 
 app.command("plan")(plan)
+app.command("watch")(watch)
 
 
 def main() -> None:

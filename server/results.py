@@ -263,7 +263,7 @@ def load_results(path: Path) -> Results:
     """
     try:
         return Results.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise PayloadError(
             f"{path.name} is not a results file of this version; run the study again."
         ) from error

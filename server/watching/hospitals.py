@@ -89,6 +89,7 @@ def hospital_states(
     *,
     overdue: bool,
     over: bool,
+    finished: bool,
     revoked: frozenset[str] = frozenset(),
 ) -> tuple[HospitalState, ...]:
     """Return what each hospital of the study is doing, in the study's order.
@@ -102,13 +103,17 @@ def hospital_states(
     overdue : bool
         Whether the round takes too long.
     over : bool
-        Whether the run has ended.
+        Whether the run has ended, be it for now.
+    finished : bool
+        Whether it has ended well; ``missed`` are then those that were missing to the end.
     """
     roles = _roles(study, step)
     states = []
     for name, role in roles.items():
         spell = missed.get(name)
-        phase, code, sentence = _phase(name, step, spell, overdue, over)
+        phase, code, sentence = _phase(
+            name, step, spell, overdue=overdue, over=over, finished=finished
+        )
         if name in revoked:
             phase, code, sentence = "no longer a member", "", ""
         states.append(
@@ -135,10 +140,16 @@ def _roles(study: Study | None, step: Step) -> dict[str, str]:
 
 
 def _phase(
-    name: str, step: Step, spell: MissedRounds | None, overdue: bool, over: bool
+    name: str,
+    step: Step,
+    spell: MissedRounds | None,
+    *,
+    overdue: bool,
+    over: bool,
+    finished: bool,
 ) -> tuple[Phase, str, str]:
     code, sentence = step.heard.get(name, ("", ""))
-    if over and spell is not None:
+    if finished and spell is not None:
         return "missing", spell.code, spell.sentence
     if code:
         return ("late" if code == NO_REPLY_IN_TIME else "left out"), code, sentence
@@ -150,4 +161,6 @@ def _phase(
         return "working", "", ""
     if spell is not None:
         return "left out", spell.code, spell.sentence
-    return ("joined" if name in step.joined else "not joined"), "", ""
+    if name not in step.joined:
+        return "not joined", "", ""
+    return ("took part" if over else "joined"), "", ""

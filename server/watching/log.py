@@ -12,8 +12,19 @@ QUESTIONS = ("query.", "evaluate.")
 
 def log_lines(events: Iterable[Mapping[str, Any]], newest: int = 40) -> tuple[LogLine, ...]:
     """Return the newest events, oldest of them first."""
-    kept = list(events)[-newest:]
-    return tuple(LogLine(_second(str(event.get("time", ""))), _text(event)) for event in kept)
+    lines: list[tuple[str, list[str], str]] = []
+    for event in events:
+        time = _second(str(event.get("time", "")))
+        site, text = _text(event)
+        if lines and site and lines[-1][2] == text and lines[-1][1] and site not in lines[-1][1]:
+            # One line for all hospitals that did the same thing one after another.
+            lines[-1] = (time, [*lines[-1][1], site], text)
+        else:
+            lines.append((time, [site] if site else [], text))
+    return tuple(
+        LogLine(time, f"{', '.join(sites)}: {text}" if sites else text)
+        for time, sites, text in lines[-newest:]
+    )
 
 
 def _second(time: str) -> str:
@@ -21,22 +32,23 @@ def _second(time: str) -> str:
     return time[:19] + "Z" if len(time) >= 19 else time
 
 
-def _text(event: Mapping[str, Any]) -> str:
+def _text(event: Mapping[str, Any]) -> tuple[str, str]:
+    """Return of whom an event tells (empty: of the centre), and what."""
     kind, detail = str(event.get("event", "")), event.get("detail", {})
     if not isinstance(detail, Mapping):
-        return kind
-    site = detail.get("site", "a hospital")
+        return "", kind
+    site = str(detail.get("site", ""))
     where = f"round {detail.get('round')} of {detail.get('stage')}"
     if kind == "request.sent":
-        return f"{where} sent to {', '.join(detail.get('sites', ()))}"
+        return "", f"{where} sent to {', '.join(detail.get('sites', ()))}"
     if kind == "reply.accepted":
-        return f"{site}: update counted, {where}"
+        return site, f"update counted, {where}"
     if kind == "reply.refused":
-        return f"{site}: left out of {where}, {detail.get('code')}"
+        return site, f"left out of {where}, {detail.get('code')}"
     if kind == "sum.opened":
-        return f"sum of {', '.join(detail.get('sites', ()))} opened, {where}"
+        return "", f"sum of {', '.join(detail.get('sites', ()))} opened, {where}"
     if kind.startswith(QUESTIONS) and "outcome" in detail:
-        return f"{site}: {kind.partition('.')[2]}, {detail['outcome']}"
+        return site, f"{kind.partition('.')[2]}, {detail['outcome']}"
     # Texts and counts only: a nested value is for those who read the log itself.
     plain = [f"{key} {value}" for key, value in detail.items() if isinstance(value, str | int)]
-    return f"{kind}: {', '.join(plain)}" if plain else kind
+    return "", f"{kind}: {', '.join(plain)}" if plain else kind

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from server.missed import missed_in_a_row
+from server.missed import MissedRounds, missed_in_a_row
 from server.progress import ENDED, JOINING, STAGE
 from server.results import ALL_TOGETHER
 from server.turns import counted_rounds
@@ -60,10 +60,11 @@ def state_of_files(files: RunFiles, folder: str, now: datetime) -> RunState:
     hospitals = hospital_states(
         files.study,
         step,
-        missed_in_a_row(newest),
+        _missed(files, newest, status),
         counted_rounds(newest),
         overdue=overdue,
         over=over,
+        finished=status.startswith("finished"),
         revoked=files.revoked,
     )
     budget = spent(newest)
@@ -88,6 +89,14 @@ def state_of_files(files: RunFiles, folder: str, now: datetime) -> RunState:
         log=log_lines(files.events),
         has_report=files.has_report,
     )
+
+
+def _missed(
+    files: RunFiles, newest: list[dict[str, Any]], status: Status
+) -> dict[str, MissedRounds]:
+    if not status.startswith("finished") or files.results is None:
+        return missed_in_a_row(newest)
+    return {spell.hospital: spell for spell in files.results.missed if spell.to_the_end}
 
 
 def _with_budget(

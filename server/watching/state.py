@@ -30,6 +30,7 @@ Phase = Literal[
     "working",
     "late",
     "answered",
+    "took part",
     "left out",
     "missing",
     "no longer a member",

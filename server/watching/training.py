@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from server.report.validation_tables import mean_dice
 from server.results import ALL_TOGETHER, Results
 from server.watching.state import Curve, Figure, RoundState
 
@@ -84,6 +83,9 @@ def figures(results: Results | None) -> tuple[Figure, ...]:
     """Return the federated models' Dice and C-index at every hospital that judged them."""
     if results is None or "federated" not in results.arms:
         return ()
+    # Only a finished run needs what the report's figures are drawn with.
+    from server.report.validation_tables import mean_dice
+
     found = []
     for site, part in results.arms["federated"].sites.items():
         for name, title in DICE.items():
