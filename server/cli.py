@@ -11,7 +11,7 @@ from protocol.config import Segmentation, Sorting, Study, load_study
 from protocol.errors import ConcorsError
 from protocol.survival_config import Prognosis
 from server.plan_cli import plan
-from server.watching.cli import watch
+from server.watching.cli import dashboard, watch
 
 __all__ = ["app", "main"]
 
@@ -98,6 +98,7 @@ def report(
 
 app.command("plan")(plan)
 app.command("watch")(watch)
+app.command("dashboard")(dashboard)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from protocol.documents import MAX_DOCUMENT_BYTES, decode
 from protocol.errors import ConfigError, PayloadError
 from server.results import Results, load_results
 
-__all__ = ["STAGES", "RunFiles", "read_files", "tail"]
+__all__ = ["STAGES", "RunFiles", "document", "read_files", "tail"]
 
 # A line of a round is about 150 bytes: a round of a thousand hospitals lies within this.
 TAIL_BYTES = 512 * 1024
@@ -69,7 +69,8 @@ def _object(raw: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _document(path: Path) -> dict[str, Any]:
+def document(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; empty where there is none, or none that can be read."""
     try:
         if path.stat().st_size > MAX_DOCUMENT_BYTES:
             return {}
@@ -80,7 +81,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _history(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("round-*.json"), reverse=True):
-        found = _document(path).get("history")
+        found = document(path).get("history")
         if isinstance(found, list):
             return found
     return []
@@ -88,7 +89,7 @@ def _history(folder: Path) -> list[dict[str, Any]]:
 
 def _study(run_dir: Path) -> Study | None:
     try:
-        return Study.model_validate(_document(run_dir / "study.json"))
+        return Study.model_validate(document(run_dir / "study.json"))
     except ValidationError:
         return None
 
@@ -101,7 +102,7 @@ def _results(path: Path) -> Results | None:
 
 
 def _revoked(folder: Path) -> frozenset[str]:
-    return frozenset(p.stem for p in folder.glob("*.json") if _document(p).get("revoked"))
+    return frozenset(p.stem for p in folder.glob("*.json") if document(p).get("revoked"))
 
 
 def read_files(run_dir: Path) -> RunFiles:
@@ -125,7 +126,7 @@ def read_files(run_dir: Path) -> RunFiles:
         events=tail(run_dir / "audit.jsonl"),
         histories={stage: found for stage, found in histories.items() if found},
         results=_results(run_dir / "results.json"),
-        wanted=_document(run_dir / "run.json"),
+        wanted=document(run_dir / "run.json"),
         revoked=_revoked(run_dir.parent.parent / "hospitals") if in_server else frozenset(),
         has_report=(run_dir / "report.html").is_file(),
     )
