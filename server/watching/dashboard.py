@@ -26,7 +26,7 @@ LOCKED = (
     "This dashboard opens with the link that concors-server dashboard printed; copy the whole link "
     "into the address bar."
 )
-ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}
+ASSETS = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
 Action = Literal["stop", "resume"]
 Next = Callable[[Request], Awaitable[Response]]
 

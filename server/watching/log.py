@@ -21,9 +21,14 @@ def log_lines(events: Iterable[Mapping[str, Any]], newest: int = 40) -> tuple[Lo
             lines[-1] = (time, [*lines[-1][1], site], text)
         else:
             lines.append((time, [site] if site else [], text))
+    told: list[tuple[str, str, int]] = []
+    for time, sites, text in lines:
+        said = f"{', '.join(sites)}: {text}" if sites else text
+        again = told.pop()[2] if told and told[-1][1] == said else 0
+        told.append((time, said, again + 1))
     return tuple(
-        LogLine(time, f"{', '.join(sites)}: {text}" if sites else text)
-        for time, sites, text in lines[-newest:]
+        LogLine(time, f"{said} ({times} times)" if times > 1 else said)
+        for time, said, times in told[-newest:]
     )
 
 

@@ -64,13 +64,13 @@ function ticks(low, high, about) {
 }
 function look(index) { return `k${index % 6} d${Math.floor(index / 6) % 4}`; }
 
-function chart(title, series) {
-  // series: [{name, look, values}]; values[i] belongs to round i + 1.
+function chart(title, series, floor = Infinity) {
+  // series: [{name, look, values}]; values[i] belongs to round i + 1; the axis begins at floor or below.
   const W = 460, H = 230, L = 52, R = 12, T = 10, B = 40;
   // Told is never empty: a curve exists because a hospital sent a value.
   const told = series.flatMap((each) => each.values).filter((value) => value !== null);
   const count = Math.max(...series.map((each) => each.values.length), 2);
-  let low = Math.min(...told), high = Math.max(...told);
+  let low = Math.min(floor, ...told), high = Math.max(...told);
   if (low === high) { low -= Math.abs(low) / 10 || 1; high += Math.abs(high) / 10 || 1; }
   const x = (index) => L + (W - L - R) * index / (count - 1);
   const y = (value) => H - B - (H - B - T) * (value - low) / (high - low);
@@ -187,10 +187,10 @@ function rounds(state) {
   const charts = [];
   for (const stage of new Set(state.rounds.map((each) => each.stage))) {
     const own = state.rounds.filter((each) => each.stage === stage);
-    charts.push(chart(`Seconds a round, stage ${stage}`, [{ name: "all hospitals", look: look(0), values: own.map((r) => r.seconds) }]));
+    charts.push(chart(`Seconds a round, stage ${stage}`, [{ name: "all hospitals", look: look(0), values: own.map((r) => r.seconds) }], 0));
     if (measured) charts.push(chart(`MB a round, stage ${stage}`, [
       { name: "to hospitals", look: look(0), values: own.map((r) => r.mb_down) },
-      { name: "from hospitals", look: look(1), values: own.map((r) => r.mb_up) }].filter((s) => s.values.some((v) => v !== null))));
+      { name: "from hospitals", look: look(1), values: own.map((r) => r.mb_up) }].filter((s) => s.values.some((v) => v !== null)), 0));
   }
   at("effort").replaceChildren(...charts);
   const heads = [["Stage"], ["Round", "number"], ["Hospitals counted", "number"], ["Left out"], ["Seconds", "number"], ["Change of the model", "number"]];

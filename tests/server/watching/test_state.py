@@ -320,11 +320,14 @@ def test_the_log_has_one_line_for_hospitals_that_did_the_same() -> None:
     assert [line.text for line in lines] == [
         "A, B: survey, answered",
         "C: survey, E200",
-        "A: survey, answered",
-        "A: survey, answered",
+        "A: survey, answered (2 times)",
     ]
     assert lines[0].time == "2026-03-02T12:00:00Z"
-    assert len(log_lines([event("A")] * 99, newest=5)) == 5
+    both = [event("A"), event("A", "E200")] * 50
+    assert [line.text for line in log_lines(both, newest=2)] == [
+        "A: survey, answered",
+        "A: survey, E200",
+    ]
 
 
 def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
