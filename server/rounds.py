@@ -6,7 +6,7 @@ comes on top, and with SCAFFOLD a control variate and its mean change.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -27,8 +27,9 @@ from protocol.payload import (
     with_control_round,
 )
 from protocol.records import from_array_record
+from server.asking import WALL_CLOCK, Clock, ask
 from server.checkpoints import Checkpoint, Checkpoints
-from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
+from server.hospitals import require_quorum
 from server.missed import require_present
 from server.progress import RoundProgress
 from server.replies import Expected, read_reply
@@ -89,6 +90,8 @@ class _Run:
     clock: Clock
     secure: SecureTraining | None = None
     progress: RoundProgress | None = None
+    # Requests that are still unanswered, by hospital: whoever is late is not asked meanwhile.
+    late: dict[str, str] = field(default_factory=dict)
 
     def heard(self, round_index: int, site: str, said: Refusal | None = None) -> None:
         if self.progress is not None:
@@ -172,6 +175,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
         run.study.rounds,
         group=f"{run.stage}-{round_index}",
         clock=run.clock,
+        late=run.late,
     )
     for site, outcome in replies:
         checked = _check(run, at, site, outcome)

@@ -10,6 +10,7 @@ no part in it. A step of hospitals of whom one left between the exchanges is beg
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,18 @@ from protocol.arrays import Arrays, check_finite, fingerprint, layout
 from protocol.documents import digest
 from protocol.errors import PayloadError, TrainingError
 from protocol.payload import Refusal, TrainReply, TrainRequest
+from server.asking import WALL_CLOCK, ask
 from server.centre import Centre
 from server.checkpoints import Checkpoint, Checkpoints
 from server.findings import Findings
-from server.hospitals import WALL_CLOCK, ask, require_quorum
+from server.hospitals import require_quorum
 from server.missed import require_present
 from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
 from server.rounds import RoundEntry, SiteEntry, change_norm
+from server.tensorboard import EventFiles
 from shared_models.heads.cox_two_phase import RiskSetSums
 from strategies import Strategy, build
 
@@ -36,7 +39,7 @@ __all__ = ["add_gradients", "train_two_phase"]
 
 Replies = dict[str, TrainReply]
 NO_RISK_SETS = Refusal(
-    "E505", "It gave no risk sets when asked; the audit log has the code of why not."
+    "E506", "It gave no risk sets when asked; the audit log has the code of why not."
 )
 
 
@@ -66,12 +69,17 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
     progress = RoundProgress(centre.progress, "prognosis", section.rounds)
-    for number in range(len(history) + 1, section.rounds + 1):
-        arrays, state, entry = _step(centre, findings, number, step_months, arrays, state, strategy)
-        history.append(entry)
-        checkpoints.save(Checkpoint(number, arrays, state, history, binding))
-        require_present(history, centre.study.rounds, f"Step {number} of exact Cox training")
-        progress.finished(number)
+    with closing(EventFiles(centre.run_dir, "prognosis")) as events:
+        for entry in history:
+            events.add(entry)
+        for number in range(len(history) + 1, section.rounds + 1):
+            at = Checkpoint(number - 1, arrays, state, history, binding)
+            arrays, state, entry = _step(centre, findings, step_months, at, strategy)
+            history.append(entry)
+            checkpoints.save(Checkpoint(number, arrays, state, history, binding))
+            progress.finished(number)
+            events.add(entry)
+            require_present(history, centre.study.rounds, f"Step {number} of exact Cox training")
     findings.history["prognosis"] = history
     manifest = {"stage": "prognosis", "study": centre.study.name, "rounds": section.rounds}
     checkpoints.save_final(arrays, manifest | {"binding": binding, "model": fingerprint(arrays)})
@@ -87,12 +95,11 @@ def _binding(centre: Centre, findings: Findings, step_months: int) -> str:
 def _step(
     centre: Centre,
     findings: Findings,
-    number: int,
     step_months: int,
-    arrays: Arrays,
-    state: Arrays,
+    at: Checkpoint,
     strategy: Strategy,
 ) -> tuple[Arrays, Arrays, RoundEntry]:
+    number, arrays, state = at.round_index + 1, at.arrays, at.state
     start, sites = WALL_CLOCK.now(), tuple(centre.study.hospitals.train)
     excluded: dict[str, Refusal] = {}
     while True:

@@ -13,7 +13,8 @@ from server.watching.state import HospitalState, Phase, RoundState
 
 __all__ = ["OVERDUE", "Step", "hospital_states", "is_overdue", "newest_step"]
 
-NO_REPLY_IN_TIME = "E501"
+# No reply in time; still at work on an earlier request.
+LATE_CODES = frozenset({"E501", "E505"})
 # A round that takes this much longer than its stage's rounds took so far is waiting for someone.
 OVERDUE = 2.0
 LEAST = timedelta(seconds=60)
@@ -152,7 +153,7 @@ def _phase(
     if finished and spell is not None:
         return "missing", spell.code, spell.sentence
     if code:
-        return ("late" if code == NO_REPLY_IN_TIME else "left out"), code, sentence
+        return ("late" if code in LATE_CODES else "left out"), code, sentence
     if name in step.heard and not over and step.what != JOINING:
         return "answered", "", ""
     if name in step.awaited and not over and step.what != JOINING:

@@ -1,4 +1,4 @@
-"""A headless Chromium that a test drives through a pipe (the DevTools protocol), no driver needed."""
+"""A headless Chromium that a test drives through a pipe, by the DevTools protocol."""
 
 import base64
 import fcntl
