@@ -139,7 +139,7 @@ def dashboard_app(
         Name by which browsers reach it, besides the loopback's: any other name is refused, so that
         no foreign page can have its own name resolved to this machine.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _guard(app, access, host)
     _routes(app, _Pages(root, access, control))
     return app

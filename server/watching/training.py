@@ -83,13 +83,11 @@ def figures(results: Results | None) -> tuple[Figure, ...]:
     """Return the federated models' Dice and C-index at every hospital that judged them."""
     if results is None or "federated" not in results.arms:
         return ()
-    # Only a finished run needs what the report's figures are drawn with.
-    from server.report.validation_tables import mean_dice
-
     found = []
     for site, part in results.arms["federated"].sites.items():
         for name, title in DICE.items():
-            found.append(Figure(title, site, mean_dice(part.overlap, name)))
+            if part.overlap is not None and name in part.overlap.classes:
+                found.append(Figure(title, site, part.overlap.pooled_mean("dice", name)))
         if part.pairs is not None and part.pairs.comparable:
             found.append(Figure("C-index", site, part.pairs.c_index))
     return tuple(figure for figure in found if not math.isnan(figure.value))
