@@ -1,10 +1,10 @@
 """Kill what runs a study, again and again, and see whether its result is the same to the byte.
 
-Four hospitals and a server, real processes over TLS. A kill is SIGKILL of one of six: the SuperLink
-, the server app, the server's supervisor, and of a hospital its SuperNode, its worker (which does the
-training) and its supervisor (which is the gatekeeper). When: the moments of a round are cut into
-equal parts, one for each kill, and a seed draws where in its part each kill falls. Supervisors that
-are killed are started again as systemd would; nothing else is done by hand.
+Four hospitals and a server, real processes over TLS. A kill is SIGKILL of one of six: the
+SuperLink, the server app, the server's supervisor, and of a hospital its SuperNode, its worker
+(which does the training) and its supervisor (which is the gatekeeper). When: the moments of a round
+are cut into equal parts, one for each kill, and a seed draws where in its part each kill falls.
+Supervisors that are killed are started again as systemd would; nothing else is done by hand.
 
     python benchmarks/chaos.py [--kills 40] [--seed 0] [--out chaos.json]
 """
