@@ -71,8 +71,10 @@ def _train(
         reply = function(hospital, request)
         content = masked_reply(secure, request, reply)
     else:
+        from client.uplink import packed_reply
+
         reply = function(hospital, request)
-        content = reply.to_records()
+        content = packed_reply(hospital, request, reply).to_records()
     _record(
         hospital,
         message,

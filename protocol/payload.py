@@ -213,10 +213,12 @@ def with_secure(records: RecordDict, secure: dict[str, Any]) -> RecordDict:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A hospital's model after its local training.
+    """A hospital's model after its local training, or the packed change of it.
 
     Attributes
     ----------
+    arrays : Arrays
+        The model; where the study compresses (`protocol.compression`) the one array ``delta``.
     num_patients, num_events : int
         How many patients (and events among them) the training used.
     metrics : dict

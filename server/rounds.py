@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from protocol import audit as audit_log
 from protocol.arrays import Arrays, check_finite, fingerprint, layout
+from protocol.compression import Codec
 from protocol.config import Study
 from protocol.control import control_change
 from protocol.errors import ConfigError, PayloadError, QuorumError
@@ -142,7 +143,7 @@ def _check(
     if isinstance(outcome, Refusal):
         return outcome
     try:
-        reply = read_reply(outcome, site, run.expected)
+        reply = read_reply(outcome, site, run.expected, at.arrays)
         if reply.rate_sum is None:
             return reply, reply.arrays
         control, where = control_of(at.state), f"The control variate of {site}"
@@ -319,12 +320,13 @@ def run_rounds(
         raise ConfigError(
             f"{unregistered[0]} has no patient count from the survey; run the survey stage first."
         )
-    state = strategy.init(arrays)
+    state, compression = strategy.init(arrays), study.rounds.compression
     expected = Expected(
         layout(arrays),
         int(study.rounds.max_reply_mb * 2**20),
         dict(max_patients),
         controlled=bool(control_of(state)),
+        codec=Codec.of(compression.up, compression.fraction),
     )
     secure = None
     if study.secure_aggregation is not None:
