@@ -13,7 +13,8 @@ from protocol.arrays import Arrays
 from protocol.config import Study
 from protocol.errors import BudgetError, PayloadError, PrivacyError
 from protocol.payload import Answer, Question, Refusal
-from server.hospitals import ask, require_quorum
+from server.asking import ask
+from server.hospitals import require_quorum
 from server.progress import Progress
 
 __all__ = ["DECLINED", "Centre"]
