@@ -62,8 +62,11 @@ def _masked(hospital: Hospital, study: Study, message: Message) -> bool:
 def _train(
     message: Message, context: Context, function: Callable[[Hospital, TrainRequest], TrainReply]
 ) -> Message:
+    from client.downlink import whole_request
+
     request = TrainRequest.from_records(message.content)
     hospital = open_hospital(site_directory(context), request.study)
+    request = whole_request(hospital, request)
     if _masked(hospital, request.study, message):
         from client.secure_training import enter_training, masked_reply
 
