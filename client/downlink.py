@@ -65,15 +65,17 @@ def _unpacked(folder: Path, base: Base, packed: Arrays, codec: Codec) -> Arrays:
 
 def _held(folder: Path, base: Base) -> Arrays:
     try:
-        arrays, _ = load(_file(folder, base.round_index))
+        arrays, told = load(_file(folder, base.round_index))
     except PayloadError:
-        arrays = {}
+        arrays, told = {}, {}
     if fingerprint(arrays) != base.before:
         raise MissingModelError(
             f"This hospital does not hold the model of round {base.round_index}, of which the "
             "change was sent; the whole model is needed."
         )
-    return arrays
+    # A file sorts its arrays; the model keeps the order of its network.
+    order = [name for name in told.get("names", "").split() if name in arrays]
+    return {name: arrays[name] for name in (*order, *arrays)}
 
 
 def _file(folder: Path, round_index: int) -> Path:
@@ -83,7 +85,7 @@ def _file(folder: Path, round_index: int) -> Path:
 def _keep(folder: Path, round_index: int, model: Arrays) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = _file(folder, round_index)
-    save(file, model, {})
+    save(file, model, {"names": " ".join(model)})
     kept = sorted(other for other in folder.glob(PATTERN) if other.name <= file.name)[-KEEP:]
     for other in set(folder.glob(PATTERN)) - set(kept):
         other.unlink()

@@ -29,6 +29,7 @@ from server.hospitals import require_quorum
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
 from server.secure_training import SecureTraining, Together, check_summable
+from server.traffic import Metered
 from server.turns import counted_rounds, last_weights, whose_turn
 from strategies import RunningMean, Strategy
 from strategies.scaffold import as_state, control_of
@@ -54,7 +55,7 @@ class RoundEntry(TypedDict):
     ``excluded`` maps a hospital to the ``code`` and ``sentence`` of why its reply was left out;
     ``update_norm`` is the Euclidean norm of the change of the global model. Where only a sum was
     seen, ``together`` is what is known of it, and a hospital's entry holds its even share of the
-    weight and nothing else.
+    weight and nothing else. ``bytes_down`` and ``bytes_up`` are of all hospitals together.
     """
 
     stage: str
@@ -64,6 +65,8 @@ class RoundEntry(TypedDict):
     excluded: dict[str, dict[str, str]]
     update_norm: float
     fingerprint: str
+    bytes_down: NotRequired[int]
+    bytes_up: NotRequired[int]
     together: NotRequired[Together]
 
 
@@ -71,7 +74,7 @@ class RoundEntry(TypedDict):
 class _Run:
     """What does not change from round to round."""
 
-    grid: Grid
+    grid: Metered
     nodes: Mapping[str, int]
     stage: Stage
     study: Study
@@ -259,6 +262,7 @@ def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays, last: Arra
 
 def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
     start, arrays = run.clock.now(), at.arrays
+    run.grid.taken()
     together: Together | None = None
     if run.secure is None:
         mean, sites, refused = _fold(run, at)
@@ -279,6 +283,7 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
         new = with_owed(new, at.wanted, arrays)
     new = _cast(new, {name: array.dtype for name, array in arrays.items()})
     check_finite(new, f"{what}, after the server's step")
+    down, up = run.grid.taken()
     entry = RoundEntry(
         stage=run.stage,
         round=at.number,
@@ -287,6 +292,8 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
         excluded={s: {"code": r.code, "sentence": r.sentence} for s, r in refused.items()},
         update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
+        bytes_down=down,
+        bytes_up=up,
     )
     if together is not None:
         entry["together"] = together
@@ -357,6 +364,7 @@ def run_rounds(
         raise ConfigError(
             f"{unregistered[0]} has no patient count from the survey; run the survey stage first."
         )
+    metered = Metered(grid)
     state, compression = strategy.init(arrays), study.rounds.compression
     expected = Expected(
         layout(arrays),
@@ -368,9 +376,9 @@ def run_rounds(
     secure = None
     if study.secure_aggregation is not None:
         check_summable(state, in_turn)
-        secure = SecureTraining(grid, nodes, study, stage, weight_by, max_patients, clock)
+        secure = SecureTraining(metered, nodes, study, stage, weight_by, max_patients, clock)
     run = _Run(
-        grid,
+        metered,
         nodes,
         stage,
         study,

@@ -34,6 +34,7 @@ from server.report.survival_figures import (
     kaplan_meier_figure,
 )
 from server.report.text import number, p_value
+from server.report.traffic_table import traffic_table
 from server.report.training_figure import training_figure
 from server.report.validation_tables import (
     agreement_table,
@@ -103,6 +104,7 @@ def render_report(
         label_of=label_of,
         training=training_figure(checked),
         training_notes=skipped_notes(checked),
+        traffic=traffic_table(checked),
         baseline_notes=baseline_notes(checked),
         causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
