@@ -7,6 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from protocol.arrays import Arrays, layout
+from protocol.compression import Codec, encoded_size
+from protocol.compression_config import Method
 from protocol.config import Segmentation, Sorting, Study, load_study
 from protocol.errors import ConcorsError
 from protocol.survival_config import Prognosis
@@ -21,6 +24,27 @@ MEGABYTE = 2**20
 @app.callback()
 def root() -> None:
     """The coordinating centre of a consortium."""
+
+
+def _traffic(study: Study, strategy: str, arrays: Arrays) -> str:
+    """Say how much a stage sends a hospital and round, once the hospital has the first model."""
+    compression, model = study.rounds.compression, layout(arrays)
+    whole = sum(array.nbytes for array in arrays.values())
+
+    def size(method: Method) -> float:
+        codec = Codec.of(method, compression.fraction)
+        return (whole if codec is None else encoded_size(model, codec)) / MEGABYTE
+
+    # Its control variate goes with the model; what comes back of it is one number.
+    down = size(compression.down) * (2 if strategy == "scaffold" else 1)
+    up = size(compression.up)
+    if down == up:
+        return f"{_megabytes(up)} MB down and up"
+    return f"{_megabytes(down)} MB down and {_megabytes(up)} MB up"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _describe(study: Study) -> Table:
@@ -43,14 +67,7 @@ def _describe(study: Study) -> Table:
     for stage, section in sections.items():
         if stage not in study.stages:
             continue
-        megabytes = sum(array.nbytes for array in weights[stage](study).values()) / MEGABYTE
-        # Its control variate goes with the model; what comes back of it is one number.
-        down = megabytes * (2 if section.strategy.name == "scaffold" else 1)
-        traffic = (
-            f"{megabytes:.1f} MB down and up"
-            if down == megabytes
-            else (f"{down:.1f} MB down and {megabytes:.1f} MB up")
-        )
+        traffic = _traffic(study, section.strategy.name, weights[stage](study))
         asked = "one hospital in turn" if section.strategy.ask == "in turn" else "all hospitals"
         table.add_row(
             stage,
@@ -58,6 +75,13 @@ def _describe(study: Study) -> Table:
             f"epochs of {asked}, {section.strategy.name} by {section.strategy.weight_by}; "
             f"{traffic} per hospital and round",
         )
+    compression = study.rounds.compression
+    if compression.is_used:
+        share = (
+            f" (top-k: {compression.fraction:g})" if "top-k" in vars(compression).values() else ""
+        )
+        how = f"{compression.down} down, {compression.up} up{share}"
+        table.add_row("compression", f"{how}; the first model goes down whole")
     rounds = study.rounds
     table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
     table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
