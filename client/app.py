@@ -69,11 +69,14 @@ def _masked(hospital: Hospital, study: Study, message: Message) -> bool:
 def _train(
     message: Message, context: Context, function: Callable[[Hospital, TrainRequest], TrainReply]
 ) -> Message:
+    from client.downlink import whole_request
+
     request = TrainRequest.from_records(message.content)
     directory = site_directory(context)
     admit(directory, request.study, message)
     hospital = open_hospital(directory, request.study)
     admit_cohort(hospital, request.study, message)
+    request = whole_request(hospital, request)
     if _masked(hospital, request.study, message):
         from client.secure_training import enter_training, masked_reply
 
@@ -81,8 +84,10 @@ def _train(
         reply = function(hospital, request)
         content = masked_reply(secure, request, reply)
     else:
+        from client.uplink import packed_reply
+
         reply = function(hospital, request)
-        content = reply.to_records()
+        content = packed_reply(hospital, request, reply).to_records()
     _record(hospital, message, context, content)
     return Message(content, reply_to=message)
 

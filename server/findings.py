@@ -121,6 +121,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
             ],
             "training": {
                 stage: {"loss": _losses(study, entries), "skipped": _skipped(entries)}
+                | _traffic(entries)
                 for stage, entries in findings.history.items()
             },
             "missed": missed_rounds(findings.history.values(), study.rounds.max_missed),
@@ -164,6 +165,18 @@ def _skipped(entries: list[RoundEntry]) -> dict[str, str]:
         site: NO_EVENT
         for site in sorted(sites)
         if not any(entry["sites"][site]["weight"] for entry in entries if site in entry["sites"])
+    }
+
+
+def _traffic(entries: list[RoundEntry]) -> dict[str, list[int]]:
+    counted = [entry for entry in entries if "bytes_down" in entry]
+    if len(counted) < len(entries):
+        # A run that an earlier version began.
+        return {}
+    return {
+        "bytes_down": [entry["bytes_down"] for entry in entries],
+        "bytes_up": [entry["bytes_up"] for entry in entries],
+        "num_asked": [len(entry["sites"]) + len(entry["excluded"]) for entry in entries],
     }
 
 

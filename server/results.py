@@ -119,11 +119,17 @@ class Training(Frozen):
 
     Where secure sums hid the hospitals' own, there is one entry `ALL_TOGETHER`.
 
+    ``bytes_down`` and ``bytes_up``: what each round sent to all its ``num_asked`` hospitals and
+    what they sent, arrays and documents; empty where it was not counted.
+
     ``skipped``: hospitals whose replies weighed nothing in any round, with the reason.
     """
 
     loss: dict[str, tuple[float | None, ...]]
     validation_loss: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    bytes_down: tuple[int, ...] = ()
+    bytes_up: tuple[int, ...] = ()
+    num_asked: tuple[int, ...] = ()
     skipped: dict[str, str] = Field(default_factory=dict)
 
 

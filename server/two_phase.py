@@ -11,6 +11,7 @@ no part in it. A step of hospitals of whom one left between the exchanges is beg
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
 from server.rounds import RoundEntry, SiteEntry, change_norm
 from server.tensorboard import EventFiles
+from server.traffic import Metered
 from shared_models.heads.cox_two_phase import RiskSetSums
 from strategies import Strategy, build
 
@@ -60,6 +62,8 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
     for site, reason in too_small.items():
         raise TrainingError(f"{site} cannot take part in exact Cox training: {reason}.")
     findings.risk_step = (step_months, {})
+    metered = Metered(centre.grid)
+    centre = replace(centre, grid=metered)
     strategy = build(section.strategy.name, section.strategy.options)
     checkpoints = Checkpoints(centre.run_dir / "prognosis")
     binding = _binding(centre, findings, step_months)
@@ -75,6 +79,7 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
         for number in range(len(history) + 1, section.rounds + 1):
             at = Checkpoint(number - 1, arrays, state, history, binding)
             arrays, state, entry = _step(centre, findings, step_months, at, strategy)
+            entry["bytes_down"], entry["bytes_up"] = metered.taken()
             history.append(entry)
             checkpoints.save(Checkpoint(number, arrays, state, history, binding))
             progress.finished(number)

@@ -35,6 +35,7 @@ from server.report.survival_figures import (
     kaplan_meier_figure,
 )
 from server.report.text import number, p_value
+from server.report.traffic_table import traffic_table
 from server.report.training_figure import training_figure
 from server.report.validation_tables import (
     agreement_table,
@@ -105,6 +106,7 @@ def render_report(
         training=training_figure(checked),
         missed_banners=missed_notes(checked, to_the_end=True),
         training_notes=[*skipped_notes(checked), *missed_notes(checked, to_the_end=False)],
+        traffic=traffic_table(checked),
         baseline_notes=baseline_notes(checked),
         causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
