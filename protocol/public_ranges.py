@@ -1,6 +1,6 @@
 """Between which values a mean is noised: ranges that anybody could write down without a patient.
 
-Not those of `client.dictionary`, beyond which a value is taken for an error of typing: noise grows
+Not those of the data dictionary, beyond which a value is taken for an error of typing: noise grows
 with the width of the range, and NT-proBNP of 300,000 is possible but rare. What lies beyond counts
 as if it lay at the end, so a study of unlike patients states its own (``ranges``). A study's choice
 cannot weaken privacy: whatever the range is, one patient adds at most one unit.
