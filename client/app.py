@@ -28,10 +28,13 @@ def _answer(
     question = Question.from_records(message.content)
     hospital = open_hospital(site_directory(context), question.study)
     if _masked(hospital, question.study, message):
-        from client.secure_answers import enter_question, masked_answer
+        from client.secure_answers import counted_exactly, enter_question, masked_answer
 
-        secure = enter_question(hospital, message.metadata.message_type, question)
-        content = masked_answer(secure, question, _answered(hospital, question, message, function))
+        kind = message.metadata.message_type
+        secure = enter_question(hospital, kind, question)
+        exact = counted_exactly(hospital, question.study, kind)
+        answer = _answered(exact, question, message, function)
+        content = masked_answer(secure, hospital, kind, question, answer)
     else:
         content = _answered(hospital, question, message, function).to_records()
     _record(hospital, message, {"study": question.study.name})

@@ -21,9 +21,9 @@ TOO_SMALL = (
 )
 
 
-def events_per_hospital(tables: Sequence[LifeTable]) -> float:
+def events_per_hospital(tables: Sequence[LifeTable], num_hospitals: int) -> float:
     """Return the surveyed events of an average hospital, at least 1: what Cox losses divide by."""
-    return max(float(merge_all(tables).events.sum()) / len(tables), 1.0)
+    return max(float(merge_all(tables).events.sum()) / num_hospitals, 1.0)
 
 
 def common_step(centre: Centre, findings: Findings) -> tuple[int, dict[str, str]]:

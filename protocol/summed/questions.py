@@ -16,7 +16,7 @@ from protocol.evaluation import (
     horizon_key,
 )
 from protocol.public_ranges import usual_ranges
-from protocol.risk_grid import STEPS_MONTHS, risk_grid
+from protocol.risk_grid import risk_grid
 from protocol.series import SEQUENCES, VIEWS
 from protocol.stats import (
     QUANTITIES,
@@ -220,8 +220,8 @@ def _cox(study: Study, agreed: Agreed, role: Role, has_model: bool) -> Tree:
 
 
 def _risk_sets(study: Study, agreed: Agreed, role: Role, has_model: bool) -> Tree:
-    if not has_model:
-        return {"steps": Tally.empty((*map(str, STEPS_MONTHS), "none"))}
+    # Which steps of a grid are possible is asked of nobody: it is the total's cells that count.
+    require(has_model, "Risk sets are summed at given weights; the question has none.")
     step = int(agreed["risk_sets"]["step_months"])
     return {"sums": RiskSums.empty(risk_grid(float(agreed["cuts_months"][-1]), step))}
 

@@ -15,6 +15,7 @@ COUNTED = (
     "segment",
     "prognosis",
     "sort",
+    "noise_variance",
 )
 # What a hospital could not use; why is for its own engineer.
 REFUSED_KINDS = ("ecg", "file", "mask", "outcome", "patient", "series", "stack", "other")
