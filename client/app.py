@@ -68,11 +68,9 @@ def _train(
     request = TrainRequest.from_records(message.content)
     hospital = open_hospital(site_directory(context), request.study)
     if _masked(hospital, request.study, message):
-        from client.secure_training import enter_training, masked_reply
+        from client.secure_training import answer_masked
 
-        secure = enter_training(hospital, message.metadata.message_type, request)
-        reply = function(hospital, request)
-        content = masked_reply(secure, request, reply)
+        reply, content = answer_masked(hospital, message.metadata.message_type, request, function)
     else:
         reply = function(hospital, request)
         content = reply.to_records()

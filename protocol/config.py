@@ -268,22 +268,33 @@ class Study(Frozen):
                     f"{stage}.strategy looks at the update of one hospital (scaffold, or one in "
                     "turn), and secure_aggregation shows sums only; choose another"
                 )
-        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS:
+        everything = section.cover == "everything"
+        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS and not everything:
             raise ValueError(
                 f"the head {self.prognosis.head} needs sums over risk sets, which "
-                "secure_aggregation does not cover; choose another head"
+                "secure_aggregation covers only where it covers everything; choose another head"
+            )
+        if self.prognosis.head == "cox_two_phase" and section.updates is not None:
+            raise ValueError(
+                "secure_aggregation.updates adds noise to updates, and the head cox_two_phase "
+                "sends gradients; choose another head, or leave updates out"
             )
         if "regression" in self.stages:
             self._summable_regression()
         return self
 
     def _summable_regression(self) -> None:
-        section = self.regression
-        by_hospital = section.chooses_penalty and section.fold_by == "hospitals"
-        if section.form != "stratified" or section.missing == "impute" or by_hospital:
+        section, secure = self.regression, self.secure_aggregation
+        if section.chooses_penalty and section.fold_by == "hospitals":
             raise ValueError(
-                "secure_aggregation covers the stratified regression without imputation, and no "
-                "penalty chosen by leaving hospitals out, whose difference shows each hospital"
+                "secure_aggregation covers no penalty chosen by leaving hospitals out, whose "
+                "difference shows each hospital; set regression.fold_by to patients"
+            )
+        plain = section.form != "stratified" or section.missing == "impute"
+        if plain and secure is not None and secure.cover == "training":
+            raise ValueError(
+                "secure_aggregation covers the pooled form and imputation only where it covers "
+                "everything; set secure_aggregation.cover, or fit the stratified form"
             )
 
     @property

@@ -30,6 +30,7 @@ from protocol.stats.cox_grid import CoxGridSums
 from protocol.stats.cox_residuals import CoxResiduals
 from protocol.stats.cumulative_incidence import CauseTable
 from protocol.stats.d_calibration import DCalibration
+from protocol.stats.gradient_sums import GradientSums
 from protocol.stats.histogram import Histogram
 from protocol.stats.lifetable import LifeTable
 from protocol.stats.missingness import Missingness
@@ -58,6 +59,7 @@ LABELS: dict[type[Sums], frozenset[str]] = {
     CoxResiduals: frozenset({"beta"}),
     CoxSums: frozenset({"beta"}),
     DCalibration: NONE,
+    GradientSums: NONE,
     Histogram: frozenset({"low", "high"}),
     LifeTable: frozenset({"coarse_months"}),
     Missingness: NONE,
