@@ -256,11 +256,13 @@ class Study(Frozen):
                 f"secure_aggregation needs {least} training hospitals and there are "
                 f"{len(self.hospitals.train)}; name more, or leave it out"
             )
-        if self.validate_.designs:
-            raise ValueError(
-                f"the design {self.validate_.designs[0]} asks hospitals one by one, which "
-                "secure_aggregation does not; leave it out"
-            )
+        everything = section.cover == "everything"
+        for design in self.validate_.designs:
+            if design != "bootstrap" or not everything:
+                raise ValueError(
+                    f"the design {design} asks hospitals one by one, which secure_aggregation "
+                    "does not; leave it out"
+                )
         for stage in ("sort", "segment", "prognosis"):
             strategy = getattr(self, stage).strategy
             if stage in self.stages and (strategy.name == "scaffold" or strategy.ask != "all"):
@@ -268,7 +270,6 @@ class Study(Frozen):
                     f"{stage}.strategy looks at the update of one hospital (scaffold, or one in "
                     "turn), and secure_aggregation shows sums only; choose another"
                 )
-        everything = section.cover == "everything"
         if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS and not everything:
             raise ValueError(
                 f"the head {self.prognosis.head} needs sums over risk sets, which "
