@@ -35,10 +35,13 @@ def _answer(
     hospital = open_hospital(directory, question.study)
     admit_cohort(hospital, question.study, message)
     if _masked(hospital, question.study, message):
-        from client.secure_answers import enter_question, masked_answer
+        from client.secure_answers import counted_exactly, enter_question, masked_answer
 
-        secure = enter_question(hospital, message.metadata.message_type, question)
-        content = masked_answer(secure, question, _answered(hospital, question, message, function))
+        kind = message.metadata.message_type
+        secure = enter_question(hospital, kind, question)
+        exact = counted_exactly(hospital, question.study, kind)
+        answer = _answered(exact, question, message, function)
+        content = masked_answer(secure, hospital, kind, question, answer)
     else:
         content = _answered(hospital, question, message, function).to_records()
     _record(hospital, message, context, content)
@@ -78,11 +81,9 @@ def _train(
     admit_cohort(hospital, request.study, message)
     request = whole_request(hospital, request)
     if _masked(hospital, request.study, message):
-        from client.secure_training import enter_training, masked_reply
+        from client.secure_training import answer_masked
 
-        secure = enter_training(hospital, message.metadata.message_type, request)
-        reply = function(hospital, request)
-        content = masked_reply(secure, request, reply)
+        reply, content = answer_masked(hospital, message.metadata.message_type, request, function)
     else:
         from client.uplink import packed_reply
 

@@ -271,11 +271,13 @@ class Study(Frozen):
                 f"secure_aggregation needs {least} training hospitals and there are "
                 f"{len(self.hospitals.train)}; name more, or leave it out"
             )
-        if self.validate_.designs:
-            raise ValueError(
-                f"the design {self.validate_.designs[0]} asks hospitals one by one, which "
-                "secure_aggregation does not; leave it out"
-            )
+        everything = section.cover == "everything"
+        for design in self.validate_.designs:
+            if design != "bootstrap" or not everything:
+                raise ValueError(
+                    f"the design {design} asks hospitals one by one, which secure_aggregation "
+                    "does not; leave it out"
+                )
         for stage in ("sort", "segment", "prognosis"):
             strategy = getattr(self, stage).strategy
             if stage in self.stages and (strategy.name == "scaffold" or strategy.ask != "all"):
@@ -283,10 +285,15 @@ class Study(Frozen):
                     f"{stage}.strategy looks at the update of one hospital (scaffold, or one in "
                     "turn), and secure_aggregation shows sums only; choose another"
                 )
-        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS:
+        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS and not everything:
             raise ValueError(
                 f"the head {self.prognosis.head} needs sums over risk sets, which "
-                "secure_aggregation does not cover; choose another head"
+                "secure_aggregation covers only where it covers everything; choose another head"
+            )
+        if self.prognosis.head == "cox_two_phase" and section.updates is not None:
+            raise ValueError(
+                "secure_aggregation.updates adds noise to updates, and the head cox_two_phase "
+                "sends gradients; choose another head, or leave updates out"
             )
         if "regression" in self.stages:
             self._summable_regression()
@@ -323,12 +330,17 @@ class Study(Frozen):
         return self
 
     def _summable_regression(self) -> None:
-        section = self.regression
-        by_hospital = section.chooses_penalty and section.fold_by == "hospitals"
-        if section.form != "stratified" or section.missing == "impute" or by_hospital:
+        section, secure = self.regression, self.secure_aggregation
+        if section.chooses_penalty and section.fold_by == "hospitals":
             raise ValueError(
-                "secure_aggregation covers the stratified regression without imputation, and no "
-                "penalty chosen by leaving hospitals out, whose difference shows each hospital"
+                "secure_aggregation covers no penalty chosen by leaving hospitals out, whose "
+                "difference shows each hospital; set regression.fold_by to patients"
+            )
+        plain = section.form != "stratified" or section.missing == "impute"
+        if plain and secure is not None and secure.cover == "training":
+            raise ValueError(
+                "secure_aggregation covers the pooled form and imputation only where it covers "
+                "everything; set secure_aggregation.cover, or fit the stratified form"
             )
 
     @property
