@@ -6,6 +6,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -141,13 +142,11 @@ def _disk(site_dir: Path) -> Line:
 
 def _memory() -> Line:
     free_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / GIGABYTE
-    try:
+    with suppress(OSError):  # which only Linux has
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 # Beside what is free, what the kernel would give back.
                 free_gb = int(line.split()[1]) * 1024 / GIGABYTE
-    except OSError:
-        pass
     mend = "" if free_gb >= MIN_MEMORY_GB else f"Free memory: {MIN_MEMORY_GB:g} GB at least."
     return Line("memory", f"{free_gb:.1f} GB free", mend)
 
@@ -226,7 +225,7 @@ def _certificate(authority: str) -> Line:
 
 
 def _open_doors(answer: httpx.Response) -> Line:
-    """The hospitals' port shows hospitals what is theirs; anything else there is a danger to all."""
+    """Look whether the hospitals' port shows hospitals more than what is theirs."""
     if answer.status_code < httpx.codes.BAD_REQUEST:
         return Line(
             "doors",
