@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Context, Message
 
 from client.location import site_directory
-from protocol.errors import ConcorsError
+from protocol.errors import ConcorsError, WorkerError
 from protocol.payload import Refusal
 
 __all__ = ["guarded"]
@@ -33,6 +33,14 @@ def guarded(handler: Handler) -> Handler:
             return handler(message, context)
         except ConcorsError as error:
             refusal = Refusal.of(error)
+            _log(context, handler.__name__, error)
+        except MemoryError as error:
+            refusal = Refusal.of(
+                WorkerError(
+                    "The hospital's worker ran out of memory; give the machine more, or the study "
+                    "smaller batches or images."
+                )
+            )
             _log(context, handler.__name__, error)
         except Exception as error:  # noqa: BLE001 - the one place where everything must be caught
             refusal = Refusal(

@@ -15,6 +15,7 @@ from client.check import Report, examine
 from client.check_page import write_page
 from client.cohort import Patient, load_cohort
 from client.intake.dropped import DroppedTags
+from client.node_cli import join_command, request_command, start_command
 from client.pacs_cli import fetch_command
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
@@ -237,6 +238,9 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
     return table
 
 
+app.command("request")(request_command)
+app.command("join")(join_command)
+app.command("start")(start_command)
 app.command("fetch")(fetch_command)
 app.command("spent")(spent_command)
 app.command("plan-privacy")(plan_privacy_command)

@@ -1,0 +1,167 @@
+"""A node in real processes: whatever its worker does, the next message is served."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+class Pair:
+    """Two hospitals: one is told to misbehave, the other is asked at the same time."""
+
+    def __init__(self, harness: ModuleType, federation: Any, bad: Any, good: Any) -> None:
+        self.harness = harness
+        self.federation = federation
+        self.bad = bad
+        self.good = good
+        self.count = 0
+
+    def ask(self, document: dict[str, Any], **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ask both; return the replies of the bad one, which did as told, and of the good one."""
+        self.count += 1
+        first = self.federation.ask("bad", "train", {**document, "n": self.count}, **more)
+        second = self.federation.ask("good", "train", {"do": "add", "n": self.count})
+        good = self.federation.reply(second)
+        assert good["document"]["site"] == "good"
+        return self.federation.reply(first), good
+
+    def serves_again(self) -> None:
+        """Make sure that the next message finds both at work."""
+        bad, _ = self.ask({"do": "add"})
+        assert bad["document"]["site"] == "bad"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> Iterator[Pair]:
+    directory = tmp_path_factory.mktemp("federation")
+    sites = [harness.make_site(directory / name) for name in ("bad", "good")]
+    with harness.running_federation(directory) as federation:
+        for site in sites:
+            federation.admit(site)
+        bad, good = (harness.troublesome(site) for site in sites)
+        federation.control.wait_for_nodes(2, 60)
+        pair = Pair(harness, federation, bad, good)
+        yield pair
+        assert pair.bad.stop() == 0
+        assert pair.good.stop() == 0
+
+
+def test_worker_stays_warm_and_the_bundles_code_never_runs(pair: Pair) -> None:
+    first, second = pair.ask({"do": "add"})[0], pair.ask({"do": "add"})[0]
+    assert first["document"]["pid"] == second["document"]["pid"]
+    home = pair.bad.site.parent / "bad-home"
+    assert not list(home.rglob("evil*"))
+    node = pair.bad.site / ".concors" / "node"
+    assert not list(node.rglob("evil*"))
+    assert node.stat().st_mode & 0o777 == 0o700
+    assert (node / "node.secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_client_raises_leaves_as_a_sentence_of_ours(pair: Pair) -> None:
+    bad, _ = pair.ask({"do": "raise"})
+    outside = pair.federation.told("bad", "query.outside", {"n": 1})
+    unknown = pair.federation.told("bad", "query.nothing", {"n": 1})
+    assert [reply["code"] for reply in (bad, outside, unknown)] == [900, 900, 900]
+    assert "JANE" not in json.dumps([bad, outside, unknown])
+    pair.serves_again()
+
+
+@pytest.mark.parametrize("how", ["term", "kill"])
+def test_killed_once_is_done_by_the_next_worker(pair: Pair, how: str) -> None:
+    for mark in pair.bad.site.glob("killed-*"):
+        mark.unlink()
+    bad, _ = pair.ask({"do": how, "times": 1})
+    assert bad["document"]["site"] == "bad"
+    assert len(list(pair.bad.site.glob("killed-*"))) == 1
+
+
+def test_killed_twice_is_an_error_of_ours(pair: Pair) -> None:
+    for mark in pair.bad.site.glob("killed-*"):
+        mark.unlink()
+    bad, _ = pair.ask({"do": "kill", "times": 9})
+    assert bad["code"] == 830
+    assert "killed or ran out of memory" in bad["reason"]
+    assert len(list(pair.bad.site.glob("killed-*"))) == 2
+    pair.serves_again()
+
+
+def test_out_of_memory_is_an_error_of_ours_and_a_fresh_worker(pair: Pair) -> None:
+    before = pair.ask({"do": "add"})[0]["document"]["pid"]
+    bad, _ = pair.ask({"do": "allocate"})
+    assert bad["code"] == 830
+    assert "ran out of memory" in bad["reason"]
+    assert pair.ask({"do": "add"})[0]["document"]["pid"] != before
+
+
+def test_hanging_worker_is_replaced_within_the_messages_own_time(pair: Pair) -> None:
+    calls = len((pair.bad.site / "calls").read_text())
+    bad, _ = pair.ask({"do": "sleep", "s": 600}, ttl=15.0)
+    assert bad["code"] == 830
+    assert "had not answered after" in bad["reason"]
+    # Not tried again: it would hang again.
+    assert len((pair.bad.site / "calls").read_text()) == calls + 1
+    pair.serves_again()
+
+
+def test_two_hundred_megabytes_pass(pair: Pair) -> None:
+    bad, _ = pair.ask({"do": "add"}, size=200_000_000)
+    assert bad["sum"] == 50_000_000
+
+
+def test_lost_supernode_is_replaced_while_the_worker_works_on(pair: Pair) -> None:
+    (pair.bad.site / "sleeping").unlink(missing_ok=True)
+    calls = len((pair.bad.site / "calls").read_text())
+    asked = {"do": "sleep", "s": 4, "n": 1000, "study": "one"}
+    pair.federation.ask("bad", "train", asked)
+    pair.harness.wait_for(pair.bad.site / "sleeping")
+    (supernode,) = _children(pair.bad.process.pid, "client.node.supernode")
+    os.kill(supernode, signal.SIGKILL)
+    time.sleep(1)
+    # What the server does when it sees that the node was started anew: it asks the same again.
+    again = pair.federation.told("bad", "train", asked)
+    assert "document" in again, again
+    assert again["document"]["calls"] == calls + 1
+    pair.serves_again()
+
+
+def test_the_same_request_is_computed_once(pair: Pair) -> None:
+    asked = {"do": "add", "n": 2000, "study": "one"}
+    first, second = (pair.federation.told("bad", "train", asked) for _ in range(2))
+    assert first == second
+    other = pair.federation.told("bad", "train", {**asked, "study": "two"})
+    assert other["document"]["calls"] == first["document"]["calls"] + 1
+
+
+def test_nothing_is_left_of_a_node_that_is_killed(pair: Pair) -> None:
+    children = _children(pair.bad.process.pid)
+    assert len(children) >= 3  # SuperNode, worker, and the undertakers
+    pair.bad.process.kill()
+    pair.bad.process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    # It comes back although the server has not yet noticed that it was gone.
+    pair.bad = pair.harness.troublesome(pair.bad.site)
+    again = pair.federation.told("bad", "train", {"do": "add", "n": 2000, "study": "one"})
+    assert again["document"]["site"] == "bad"
+
+
+def _children(pid: int, part: str = "") -> list[int]:
+    """Return the children of a process whose command line holds a text."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+            if parent == pid and part in path.with_name("cmdline").read_text():
+                found.append(int(path.parent.name))
+    return found
