@@ -34,8 +34,8 @@ def wheel(folder: Path, name: str, version: str, requires: str = "") -> Path:
 def own_pip(folder: Path) -> Path:
     """Copy the pip that Python brings along."""
     (bundled,) = Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(bundled, folder))
+    (folder / "pip").mkdir(parents=True)
+    return Path(shutil.copy(bundled, folder / "pip"))
 
 
 def digest(content: bytes) -> str:
@@ -58,19 +58,21 @@ def install(out: Path, target: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_lock_names_every_wheel_by_its_bytes(tmp_path: Path) -> None:
-    paths = [wheel(tmp_path / "wheels", "Heart_Parts", "1.0"), own_pip(tmp_path / "wheels")]
+    paths = [wheel(tmp_path / "wheels", "Heart_Parts", "1.0"), wheel(tmp_path / "wheels", "b", "2")]
+    tool = own_pip(tmp_path)
     done = lock(tmp_path)
     assert done.returncode == 0, done.stderr
     hashes = [digest(path.read_bytes()) for path in paths]
     text = (tmp_path / "requirements.lock").read_text()
     assert text.splitlines() == [
         f"heart-parts==1.0 --hash=sha256:{hashes[0]}",
-        f"pip=={paths[1].name.split('-')[1]} --hash=sha256:{hashes[1]}",
+        f"b==2 --hash=sha256:{hashes[1]}",
     ]
     # One number to read out stands for the lock, the wheels and the script that installs them.
     sums = (tmp_path / "SHA256SUMS").read_text()
     assert digest(sums.encode()) in done.stdout
-    files = [*(f"wheels/{path.name}" for path in paths), "requirements.lock", "install.sh"]
+    files = [*(f"wheels/{path.name}" for path in paths), f"pip/{tool.name}"]
+    files += ["requirements.lock", "install.sh"]
     assert sums.splitlines() == [
         f"{digest((tmp_path / name).read_bytes())}  {name}" for name in files
     ]
@@ -78,17 +80,18 @@ def test_the_lock_names_every_wheel_by_its_bytes(tmp_path: Path) -> None:
 
 def test_a_local_version_and_a_build_number_are_read(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
-    for name in ("torch-2.13.0+cpu-cp311-cp311-linux_x86_64", "pip-1-2b-py3-none-any"):
+    own_pip(tmp_path)
+    for name in ("torch-2.13.0+cpu-cp311-cp311-linux_x86_64", "x-1-2b-py3-none-any"):
         (tmp_path / "wheels" / f"{name}.whl").write_bytes(b"")
     assert lock(tmp_path).returncode == 0
     lines = (tmp_path / "requirements.lock").read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ["pip==1", "torch==2.13.0+cpu"]
+    assert [line.split()[0] for line in lines] == ["torch==2.13.0+cpu", "x==1"]
 
 
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        ([], "There is no wheel of pip in"),
+        ([], "lacks wheels/ or the one of pip/"),
         (["a-1.0.tar.gz"], "wheels/a-1.0.tar.gz is no wheel; remove it."),
         (["a_b-1-py3-none-any.whl", "a.b-2-py3-none-any.whl"], "a-b lies there twice"),
     ],
@@ -117,7 +120,7 @@ def test_a_machine_without_an_index_installs_it_and_refuses_changed_bytes(tmp_pa
     out, target = tmp_path / "bundle", tmp_path / "env"
     wheel(out / "wheels", "heart", "1.0", requires="parts>=2")
     path = wheel(out / "wheels", "parts", "2.5")
-    own_pip(out / "wheels")
+    own_pip(out)
     assert lock(out).returncode == 0
 
     whole = path.read_bytes()
