@@ -7,6 +7,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.admission import admit, admit_cohort, recorded
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
@@ -15,6 +16,7 @@ from client.secure_settings import must_be_masked
 from client.site import load_site
 from protocol import audit
 from protocol.config import Study
+from protocol.manifest_message import unpack
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 # The stages' modules are imported inside the handlers: Flower starts a process a message, and a
@@ -26,7 +28,10 @@ def _answer(
     message: Message, context: Context, function: Callable[[Hospital, Question], Answer]
 ) -> Message:
     question = Question.from_records(message.content)
-    hospital = open_hospital(site_directory(context), question.study)
+    directory = site_directory(context)
+    admit(directory, question.study, message)
+    hospital = open_hospital(directory, question.study)
+    admit_cohort(hospital, question.study, message)
     if _masked(hospital, question.study, message):
         from client.secure_answers import enter_question, masked_answer
 
@@ -63,7 +68,10 @@ def _train(
     message: Message, context: Context, function: Callable[[Hospital, TrainRequest], TrainReply]
 ) -> Message:
     request = TrainRequest.from_records(message.content)
-    hospital = open_hospital(site_directory(context), request.study)
+    directory = site_directory(context)
+    admit(directory, request.study, message)
+    hospital = open_hospital(directory, request.study)
+    admit_cohort(hospital, request.study, message)
     if _masked(hospital, request.study, message):
         from client.secure_training import enter_training, masked_reply
 
@@ -102,6 +110,18 @@ def hello(message: Message, context: Context) -> Message:
     return Message(answer.to_records(), reply_to=message)
 
 
+@app.query("manifest")
+@guarded
+def manifest(message: Message, context: Context) -> Message:
+    """The signed manifest of a study; the answer is what the hospital has decided of it."""
+    from client.manifests import receive
+
+    directory = site_directory(context)
+    with recorded(directory, message.metadata.message_type, None, None):
+        decision = receive(directory, unpack(message.content, "The server's manifest"))
+    return Message(Answer({"decision": decision}).to_records(), reply_to=message)
+
+
 @app.query("secure_open")
 @guarded
 def secure_open(message: Message, context: Context) -> Message:
@@ -125,6 +145,7 @@ def _secure(
 ) -> Message:
     question = Question.from_records(message.content)
     directory = site_directory(context)
+    admit(directory, question.study, message)
     answer = function(directory, question)
     _append(directory, message, {"study": question.study.name})
     return Message(answer.to_records(), reply_to=message)

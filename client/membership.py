@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.site import load_site
-from deployment.credentials import write_private
+from deployment.node_keys import public_pem, write_node_key
 from deployment.papers import fingerprint_of, make_request, read_welcome
+from deployment.private_files import make_private_dir, write_atomic
 from protocol.errors import PaperError
 
 __all__ = [
@@ -39,8 +40,8 @@ Document = dict[str, Any]
 def node_directory(site_dir: Path) -> Path:
     """Return ``.concors/node`` of a site's directory; made with mode 0700 if absent."""
     folder = site_dir.resolve() / ".concors" / "node"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+    folder.parent.mkdir(exist_ok=True)
+    return make_private_dir(folder)
 
 
 def request(site_dir: Path) -> tuple[str, str, str]:
@@ -58,18 +59,10 @@ def request(site_dir: Path) -> tuple[str, str, str]:
     name = load_site(site_dir).name
     folder = node_directory(site_dir)
     if not (folder / "node.key").exists():
-        fresh = ec.generate_private_key(ec.SECP384R1())
-        write_private(
-            folder / "node.key",
-            fresh.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.OpenSSH,
-                serialization.NoEncryption(),
-            ),
-        )
+        write_node_key(folder / "node.key", ec.generate_private_key(ec.SECP384R1()))
     key = load_key(site_dir)
     paper = make_request(name, key, version=version("concors"), now=datetime.now(UTC))
-    write_private(folder / "request.json", paper.encode())
+    write_atomic(folder / "request.json", paper.encode())
     return name, _fingerprint(key), paper
 
 
@@ -104,10 +97,7 @@ def node_fingerprint(site_dir: Path) -> str:
 
 
 def _fingerprint(key: ec.EllipticCurvePrivateKey) -> str:
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return fingerprint_of(public.decode())
+    return fingerprint_of(public_pem(key).decode())
 
 
 def join(site_dir: Path, welcome: Path, *, replace: bool = False) -> Document:
@@ -146,8 +136,8 @@ def join(site_dir: Path, welcome: Path, *, replace: bool = False) -> Document:
                 f"another coordinator's, for {document['consortium']}; give --replace to leave the "
                 "one for the other."
             )
-    write_private(folder / "ca.crt", document["authority"].encode())
-    write_private(folder / "welcome.json", text.encode())
+    write_atomic(folder / "ca.crt", document["authority"].encode())
+    write_atomic(folder / "welcome.json", text.encode())
     return document
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from client.admission import study_hash_of
+from client.admission import is_approved, study_hash_of
 from client.node.jobs import Jobs
 from client.node.kept import KeptReplies, request_id
 from client.node.site_state import site_state
@@ -70,7 +70,8 @@ class Answering:
         state = site_state(self._site_dir)
         request = request_id(message, state)
         study = study_hash_of(message)
-        if study is not None:
+        # An approval that was taken back holds for what is kept as well; the worker says so.
+        if study is not None and is_approved(self._site_dir, study):
             records = self._kept.find(study, request)
             if records is not None:
                 log.info("asked before; the reply is the one that was kept")

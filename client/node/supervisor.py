@@ -26,8 +26,8 @@ from client.node.answering import Answering
 from client.node.gatekeeper import Answer, Gatekeeper
 from client.node.jobs import Jobs
 from client.node.worker_process import WorkerProcess
-from deployment.credentials import write_private
 from deployment.flower import HOST, EngineError, variables
+from deployment.private_files import write_private
 from deployment.processes import free_ports, processes
 from protocol.errors import ConfigError
 

@@ -87,9 +87,6 @@ class WorkerProcess:
             if self._socket is not None and self._runs():
                 return
             self.end()
-            log = self._processes.log(NAME)
-            if log.exists():
-                log.replace(log.with_name(f"{log.name}.1"))
             socket = Path(self._sockets.name) / secrets.token_hex(4)
             command = [*self._command, str(socket), str(self._site_dir)]
             self._processes.start(NAME, command, variables=self._variables, cwd=self._log_dir)

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import tomli_w
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.membership import join, load_key, node_fingerprint, request
 from deployment.control import Control
 from deployment.credentials import Credentials, make_credentials
 from deployment.flower import HOST, program, variables
+from deployment.node_keys import public_pem
 from deployment.papers import make_welcome
 from deployment.processes import Processes, free_ports, processes
 
@@ -69,11 +69,7 @@ class Federation:
     def admit(self, site: Path, consortium: str = "Heart") -> None:
         """Let a hospital join: its request, its registration, its welcome."""
         name, _, _ = request(site)
-        key = load_key(site).public_key()
-        pem = key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        self.nodes[name] = self.control.register(pem, name)
+        self.nodes[name] = self.control.register(public_pem(load_key(site)), name)
         welcome = make_welcome(
             self.coordinator,
             consortium=consortium,
