@@ -5,17 +5,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from protocol.config import Segmentation, Sorting, Study, load_study
+from protocol.config import load_study
 from protocol.errors import ConcorsError
-from protocol.survival_config import Prognosis
+from server.deployment_cli import add_commands
+from server.describe import describe
 from server.plan_cli import plan
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The coordinating centre.")
-MEGABYTE = 2**20
 
 
 @app.callback()
@@ -23,53 +22,12 @@ def root() -> None:
     """The coordinating centre of a consortium."""
 
 
-def _describe(study: Study) -> Table:
-    from server.initial import prognosis_weights, segmentation_weights, sorting_weights
-
-    table = Table(title=f"Study {study.name}, seed {study.seed}", show_header=False)
-    table.add_row("train", ", ".join(study.hospitals.train))
-    table.add_row("external", ", ".join(study.hospitals.external) or "none")
-    table.add_row("stages", ", ".join(study.stages))
-    weights = {
-        "sort": sorting_weights,
-        "segment": segmentation_weights,
-        "prognosis": prognosis_weights,
-    }
-    sections: dict[str, Sorting | Segmentation | Prognosis] = {
-        "sort": study.sort,
-        "segment": study.segment,
-        "prognosis": study.prognosis,
-    }
-    for stage, section in sections.items():
-        if stage not in study.stages:
-            continue
-        megabytes = sum(array.nbytes for array in weights[stage](study).values()) / MEGABYTE
-        # Its control variate goes with the model; what comes back of it is one number.
-        down = megabytes * (2 if section.strategy.name == "scaffold" else 1)
-        traffic = (
-            f"{megabytes:.1f} MB down and up"
-            if down == megabytes
-            else (f"{down:.1f} MB down and {megabytes:.1f} MB up")
-        )
-        asked = "one hospital in turn" if section.strategy.ask == "in turn" else "all hospitals"
-        table.add_row(
-            stage,
-            f"{section.network.name}, {section.rounds} rounds of {section.training.epochs} "
-            f"epochs of {asked}, {section.strategy.name} by {section.strategy.weight_by}; "
-            f"{traffic} per hospital and round",
-        )
-    rounds = study.rounds
-    table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
-    table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
-    return table
-
-
 @app.command()
 def check(
     study_file: Annotated[Path, typer.Argument(help="The study's YAML file.")],
 ) -> None:
     """Check a study file and say what it will do and send."""
-    Console().print(_describe(load_study(study_file)))
+    Console().print(describe(load_study(study_file)))
 
 
 @app.command()
@@ -92,6 +50,7 @@ def report(
 
 
 app.command("plan")(plan)
+add_commands(app)
 
 
 def main() -> None:

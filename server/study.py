@@ -6,10 +6,12 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from protocol.config import Study
+from server.approval import write_approvals
 from server.centre import Centre
 from server.design_runs import run_designs
 from server.findings import Findings, to_results
 from server.hospitals import join
+from server.manifest import MANIFEST_FILE
 from server.progress import Progress
 from server.report import write_report
 from server.results import Results, save_results
@@ -31,11 +33,14 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
         If too few hospitals joined, answered, or sent a valid update.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    manifest = run_dir / MANIFEST_FILE
     nodes = join(
         grid,
         study.hospitals.all,
         study.rounds.join_s,
         version=version("concors"),
+        manifest=manifest.read_text(encoding="utf-8") if manifest.is_file() else None,
+        note=lambda approvals: write_approvals(run_dir, approvals),
     )
     centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))
     findings = _run_stages(centre)

@@ -9,7 +9,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from deployment.credentials import make_credentials, write_private
+from deployment.credentials import make_credentials
+from deployment.private_files import write_private
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,40 @@
+"""What a study will do and send, as a table for the coordinator."""
+
+from rich.table import Table
+
+from protocol.config import Segmentation, Sorting, Study
+from protocol.survival_config import Prognosis
+from server.manifest import traffic
+
+__all__ = ["describe"]
+
+
+def describe(study: Study) -> Table:
+    """Return who takes part, the stages, the traffic and the patience of a study."""
+    table = Table(title=f"Study {study.name}, seed {study.seed}", show_header=False)
+    table.add_row("train", ", ".join(study.hospitals.train))
+    table.add_row("external", ", ".join(study.hospitals.external) or "none")
+    table.add_row("stages", ", ".join(study.stages))
+    sections: dict[str, Sorting | Segmentation | Prognosis] = {
+        "sort": study.sort,
+        "segment": study.segment,
+        "prognosis": study.prognosis,
+    }
+    for stage, each in traffic(study).items():
+        section = sections[stage]
+        sent = (
+            f"{each.up_mb:.1f} MB down and up"
+            if each.down_mb == each.up_mb
+            else f"{each.down_mb:.1f} MB down and {each.up_mb:.1f} MB up"
+        )
+        asked = "one hospital in turn" if section.strategy.ask == "in turn" else "all hospitals"
+        table.add_row(
+            stage,
+            f"{section.network.name}, {section.rounds} rounds of {section.training.epochs} "
+            f"epochs of {asked}, {section.strategy.name} by {section.strategy.weight_by}; "
+            f"{sent} per hospital and round",
+        )
+    rounds = study.rounds
+    table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
+    table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
+    return table
