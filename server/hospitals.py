@@ -1,6 +1,6 @@
-"""Which hospitals are there, and how to ask them something, for a bounded time."""
+"""Which hospitals are there, found within a bounded time, and whether enough of them answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
