@@ -43,6 +43,7 @@ __all__ = ["NAME", "Consortium", "Settings", "create", "load", "renew", "split_a
 AUTHORITY_LIFETIME = timedelta(days=3650)
 # What browsers have come to accept at most; nobody here has to, but a year is a good habit.
 SERVER_LIFETIME = timedelta(days=397)
+A_DAY = timedelta(days=1)
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - the hospitals' port is for the outside, and guarded
 LOCAL_NAMES = ("localhost", "127.0.0.1")
@@ -232,9 +233,10 @@ def _write_server_certificate(
         authority,
         authority_key,
         now=now,
-        lifetime=min(SERVER_LIFETIME, authority.not_valid_after_utc - now),
+        # At the end of the authority's life this asks for more than it can give, and says so.
+        lifetime=max(min(SERVER_LIFETIME, authority.not_valid_after_utc - now), A_DAY),
     )
-    # Key and certificate in one file each; the launcher reads both again when the second changes.
+    # The launcher reads both again when the certificate changes, so the key comes first.
     write_atomic(consortium.certificate_key, private_pem(key))
     write_atomic(consortium.certificate, certificate_pem(certificate))
 
