@@ -183,13 +183,20 @@ def stop(directory: Directory, name: RunName = None) -> None:
     Console().print(f"{folder.name} is stopped", highlight=False)
 
 
-def status(directory: Directory) -> None:
+def status(
+    directory: Directory,
+    well: Annotated[
+        bool, typer.Option("--well", help="Show the server only; exit with 1 unless it is well.")
+    ] = False,
+) -> None:
     """Show the hospitals and the runs."""
     from server.consortium import load
-    from server.status import hospitals_table, runs_table, server_line
+    from server.status import hospitals_table, is_well, runs_table, server_line
 
-    consortium, console = load(directory), Console()
-    console.print(server_line(consortium, datetime.now(UTC)), highlight=False, soft_wrap=True)
+    consortium, console, now = load(directory), Console(), datetime.now(UTC)
+    console.print(server_line(consortium, now), highlight=False, soft_wrap=True)
+    if well:
+        raise typer.Exit(0 if is_well(consortium, now) else 1)
     for table in (hospitals_table(consortium), runs_table(consortium)):
         console.print(table)
 

@@ -38,5 +38,7 @@ RUN groupadd --gid 10101 concors \
 ENV PATH=/opt/concors/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 USER 10101:10101
 WORKDIR /server
+HEALTHCHECK --interval=1m --timeout=30s --start-period=2m --retries=3 \
+  CMD ["concors-server", "status", "/server", "--well"]
 ENTRYPOINT ["concors-server"]
 CMD ["start", "/server"]
