@@ -4,44 +4,26 @@ Simulations and hospitals that have joined no consortium need no approval; what 
 says holds everywhere.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 
+from client.approval import require_approval, study_hash_of
 from client.hospital import Hospital
-from client.manifests import audit_log, check_terms, find
-from client.membership import has_joined, load_welcome
+from client.manifests import audit_log, check_terms
+from client.membership import has_joined
 from client.policy import load_policy
 from client.site import load_site
-from deployment.papers import read_manifest
 from protocol import audit
-from protocol.code import code_hash
 from protocol.config import Study
-from protocol.documents import decode
-from protocol.errors import ConcorsError, PayloadError, PolicyError
+from protocol.errors import ConcorsError, PolicyError
 
-__all__ = ["admit", "admit_cohort", "is_approved", "recorded", "study_hash_of"]
+__all__ = ["admit", "admit_cohort", "recorded"]
 
 MEGABYTE = 1e6
-
-
-def study_hash_of(message: Message) -> str | None:
-    """Return the hash of the study a request is of, as its text travels; None where it has none."""
-    if not message.has_content():
-        return None
-    record = message.content.get("document")
-    text = record.get("json") if isinstance(record, ConfigRecord) else None
-    if not isinstance(text, str):
-        return None
-    try:
-        study = decode(text, "The request").get("study")
-    except PayloadError:
-        return None
-    return hashlib.sha256(study.encode()).hexdigest() if isinstance(study, str) else None
 
 
 def admit(
@@ -73,7 +55,7 @@ def admit(
                 f"{policy.max_payload_mb:g} MB; send less, or ask the hospital to allow more."
             )
         if has_joined(site_dir):
-            _require_approval(site_dir, study_hash_of(message))
+            require_approval(site_dir, study_hash_of(message))
         check_terms(policy, study, {})
         if kind.startswith("train") and policy.hours:
             moment = now()
@@ -104,41 +86,6 @@ def admit_cohort(hospital: Hospital, study: Study, message: Message) -> None:
         raise PolicyError(
             f"This hospital takes part with at least {least.patients} patients and {least.events} "
             "events only, and has fewer; leave it out, or ask it to lower minimum in its policy."
-        )
-
-
-def is_approved(site_dir: Path, study_hash: str) -> bool:
-    """Say whether the study needs no approval here or has it, and its manifest still holds."""
-    if not has_joined(site_dir):
-        return True
-    try:
-        _require_approval(site_dir, study_hash)
-    except ConcorsError:
-        return False
-    return True
-
-
-def _require_approval(site_dir: Path, study_hash: str | None) -> None:
-    known = find(site_dir, study_hash) if study_hash else None
-    if known is None:
-        raise PolicyError(
-            f"This hospital was never shown a manifest of the study {(study_hash or 'none')[:8]}; "
-            "the server must send one first, and the hospital's engineer approve it."
-        )
-    if known.decision != "approved":
-        raise PolicyError(
-            f"The study {known.study.name} ({known.study_hash[:8]}) is {known.decision} at this "
-            "hospital; its engineer decides with concors-client studies and approve."
-        )
-    # Signed, not expired, and for the code that is installed now: as when it came.
-    welcome = load_welcome(site_dir)
-    paper = read_manifest(
-        known.text, coordinator_key=welcome["coordinator_key"], now=datetime.now(UTC)
-    )
-    if paper["code_hash"] != code_hash():
-        raise PolicyError(
-            f"The study {known.study.name} was approved for the code {paper['code_hash'][:8]}, and "
-            f"{code_hash()[:8]} runs here now; the server must send a new manifest."
         )
 
 

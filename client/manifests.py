@@ -193,8 +193,8 @@ def decide(site_dir: Path, digits: str, decision: Decision) -> Known:
     found = [each for each in known(site_dir) if each.study_hash.startswith(digits)]
     if len(digits) < MIN_DIGITS or len(found) != 1:
         raise ConfigError(
-            f"{len(found)} studies have a hash that begins so; give at least {MIN_DIGITS} digits of "
-            "one that concors-client studies lists."
+            f"{len(found)} studies have a hash that begins so; give at least {MIN_DIGITS} digits "
+            "of one that concors-client studies lists."
         )
     (chosen,) = found
     _write(site_dir, chosen, decision)

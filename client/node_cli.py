@@ -1,13 +1,14 @@
 """``concors-client request, join, start``: a hospital's way into a consortium, and its node."""
 
-import logging
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from client.membership import coordinator_fingerprint, join, request
+from client.membership import coordinator_fingerprint, join, load_welcome, request
 from client.sentences import sentences
 from deployment.papers import grouped
 from protocol.errors import ConfigError
@@ -60,13 +61,11 @@ def start_command(site_dir: SITE) -> None:
     It calls the server and needs no open port. A service manager keeps it running over restarts of
     the machine.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("concors.node").setLevel(logging.INFO)
-    # Here, as Flower's programs take seconds to load.
-    from client.node.supervisor import run_node
-
     with sentences():
-        run_node(site_dir)
+        load_welcome(site_dir)
+    # In the place of this process, so that what the other commands need is not held for weeks.
+    node = [sys.executable, "-P", "-m", "client.node.supervisor", str(site_dir.resolve())]
+    os.execv(node[0], node)  # noqa: S606 - our own program, and no shell
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from client.admission import is_approved, study_hash_of
+from client.approval import is_approved, study_hash_of
 from client.node.jobs import Jobs
 from client.node.kept import KeptReplies, request_id
 from client.node.site_state import site_state

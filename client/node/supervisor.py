@@ -26,12 +26,13 @@ from client.node.answering import Answering
 from client.node.gatekeeper import Answer, Gatekeeper
 from client.node.jobs import Jobs
 from client.node.worker_process import WorkerProcess
+from client.sentences import sentences
 from deployment.flower import HOST, EngineError, variables
 from deployment.private_files import write_private
 from deployment.processes import free_ports, processes
 from protocol.errors import ConfigError
 
-__all__ = ["run_node"]
+__all__ = ["main", "run_node"]
 
 # -P: what lies in the working directory is no code of ours.
 WORKER = (sys.executable, "-P", "-m", "client.node.worker")
@@ -151,3 +152,15 @@ def _stopped_by_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def main() -> None:
+    """Run the node of the hospital that the command line names."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
+    with sentences():
+        run_node(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -53,12 +53,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory, harness: ModuleType) -> Itera
     with harness.running_federation(directory) as federation:
         for site in sites:
             federation.admit(site)
-        bad, good = (harness.troublesome(site) for site in sites)
-        federation.control.wait_for_nodes(2, 60)
-        pair = Pair(harness, federation, bad, good)
-        yield pair
-        assert pair.bad.stop() == 0
-        assert pair.good.stop() == 0
+        pair = Pair(harness, federation, *(harness.troublesome(site) for site in sites))
+        try:
+            federation.control.wait_for_nodes(2, 120)
+            yield pair
+        finally:
+            codes = [node.stop() for node in (pair.bad, pair.good)]
+        assert codes == [0, 0]
 
 
 def test_worker_stays_warm_and_the_bundles_code_never_runs(pair: Pair) -> None:
