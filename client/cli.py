@@ -15,7 +15,15 @@ from client.check import Report, examine
 from client.check_page import write_page
 from client.cohort import Patient, load_cohort
 from client.intake.dropped import DroppedTags
-from client.node_cli import join_command, request_command, start_command
+from client.node_cli import (
+    approve_command,
+    decline_command,
+    join_command,
+    preflight_command,
+    request_command,
+    start_command,
+    studies_command,
+)
 from client.pacs_cli import fetch_command
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
@@ -240,7 +248,11 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
 
 app.command("request")(request_command)
 app.command("join")(join_command)
+app.command("preflight")(preflight_command)
 app.command("start")(start_command)
+app.command("studies")(studies_command)
+app.command("approve")(approve_command)
+app.command("decline")(decline_command)
 app.command("fetch")(fetch_command)
 app.command("spent")(spent_command)
 app.command("plan-privacy")(plan_privacy_command)

@@ -1,4 +1,4 @@
-"""``concors-client request, join, start``: a hospital's way into a consortium, and its node."""
+"""A hospital's way into a consortium, its node, and its decisions, as commands."""
 
 import os
 import sys
@@ -7,16 +7,29 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from client.manifests import Decision, decide, known
 from client.membership import coordinator_fingerprint, join, load_welcome, request
 from client.sentences import sentences
 from deployment.papers import grouped
 from protocol.errors import ConfigError
 
-__all__ = ["join_command", "request_command", "start_command"]
+__all__ = [
+    "approve_command",
+    "decline_command",
+    "join_command",
+    "preflight_command",
+    "request_command",
+    "start_command",
+    "studies_command",
+]
 
 console = Console()
 SITE = Annotated[Path, typer.Argument(help="Directory with site.yaml.")]
+HASH = Annotated[
+    str, typer.Argument(help="The study's hash as `studies` lists it, or its first 8 digits.")
+]
 
 
 def request_command(
@@ -66,6 +79,61 @@ def start_command(site_dir: SITE) -> None:
     # In the place of this process, so that what the other commands need is not held for weeks.
     node = [sys.executable, "-P", "-m", "client.node.supervisor", str(site_dir.resolve())]
     os.execv(node[0], node)  # noqa: S606 - our own program, and no shell
+
+
+def studies_command(site_dir: SITE) -> None:
+    """List the studies the hospital was asked to take part in, and what was decided of each."""
+    with sentences():
+        found = known(site_dir)
+    title = "Studies; MB a round: to the hospital / from it"
+    columns = ("study", "hash", "stages", "networks", "strategies", "MB a round", "rounds")
+    table = Table(*columns, "until", "decision", title=title)
+    for each in found:
+        sections = {stage: getattr(each.study, stage) for stage in each.traffic}
+        table.add_row(
+            each.study.name,
+            grouped(each.study_hash[:16]),
+            ", ".join(each.study.stages),
+            "\n".join(f"{stage}: {part.network.name}" for stage, part in sections.items()),
+            "\n".join(f"{stage}: {part.strategy.name}" for stage, part in sections.items()),
+            "\n".join(f"{t.down_mb:.1f} / {t.up_mb:.1f}" for t in each.traffic.values()),
+            "\n".join(str(t.rounds) for t in each.traffic.values()),
+            each.expires[:10],
+            {"approved": "[green]", "declined": "[red]"}.get(each.decision, "[yellow]")
+            + each.decision,
+        )
+    console.print(table)
+
+
+def approve_command(site_dir: SITE, study_hash: HASH) -> None:
+    """Let a study run at this hospital, under its policy."""
+    _decide(site_dir, study_hash, "approved")
+
+
+def decline_command(site_dir: SITE, study_hash: HASH) -> None:
+    """Keep a study from running at this hospital, also one that was approved before."""
+    _decide(site_dir, study_hash, "declined")
+
+
+def _decide(site_dir: Path, study_hash: str, decision: Decision) -> None:
+    with sentences():
+        chosen = decide(site_dir, study_hash, decision)
+    _say(f"{chosen.study.name} ({grouped(chosen.study_hash)}) is {decision}")
+
+
+def preflight_command(site_dir: SITE) -> None:
+    """Look at everything the node needs, and say what to mend. Exit code 0 only if all is right."""
+    from client.node.preflight import preflight
+
+    good = True
+    for line in preflight(site_dir):
+        good = good and line.good
+        told = "[green]OK[/]  " if line.good else "[bold red]MEND[/]"
+        console.print(f"{told} {line.what}: {line.found}", soft_wrap=True, highlight=False)
+        if line.mend:
+            console.print(f"     {line.mend}", soft_wrap=True, highlight=False)
+    if not good:
+        raise typer.Exit(1)
 
 
 def _say(line: str) -> None:

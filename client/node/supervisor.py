@@ -26,11 +26,11 @@ from client.node.answering import Answering
 from client.node.gatekeeper import Answer, Gatekeeper
 from client.node.jobs import Jobs
 from client.node.worker_process import WorkerProcess
-from client.sentences import sentences
+from client.sentences import errors
 from deployment.flower import HOST, EngineError, variables
 from deployment.private_files import write_private
 from deployment.processes import free_ports, processes
-from protocol.errors import ConfigError
+from protocol.errors import ConcorsError, ConfigError
 
 __all__ = ["main", "run_node"]
 
@@ -158,8 +158,11 @@ def main() -> None:
     """Run the node of the hospital that the command line names."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO)
-    with sentences():
+    try:
         run_node(Path(sys.argv[1]))
+    except ConcorsError as error:
+        errors.print(f"[bold red]{error.code}[/] {error.sentence}", highlight=False)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,18 @@ def _reply(app: App, message: Message, site_dir: Path) -> Message:
         return Message(refusal.to_error(), reply_to=message)
 
 
+def _limit_device(site_dir: Path) -> None:
+    """Take no more of the GPU's memory than the hospital's policy gives."""
+    import torch
+
+    from client.policy import load_policy
+    from client.site import load_site
+
+    share = load_policy(site_dir, load_site(site_dir)).device.gpu_memory_share
+    if share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def main() -> None:
     """Load all that a request may need, and serve the hospital that the command line names."""
     socket, site_dir = Path(sys.argv[1]), Path(sys.argv[2])
@@ -96,6 +108,7 @@ def main() -> None:
     import client.survey  # noqa: F401
     from client.app import app
 
+    _limit_device(site_dir)
     serve(socket, site_dir, app)
 
 
