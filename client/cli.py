@@ -29,7 +29,6 @@ from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
 from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
-from client.series_list import list_series, write_list
 from client.site import load_site
 from protocol.config import Preprocessing, load_study
 from protocol.errors import ConfigError
@@ -145,6 +144,9 @@ def sort(
 
     A person overrules it in the table that images.overrides in site.yaml names.
     """
+    # Here, as torch takes seconds to load, which every other command would wait for.
+    from client.series_list import list_series, write_list
+
     with sentences():
         config = load_site(site_dir)
         with _reading(config.name) as tell:

@@ -38,5 +38,8 @@ RUN groupadd --gid 10101 concors \
 ENV PATH=/opt/concors/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 USER 10101:10101
 WORKDIR /site
+# What a person would look at, too: the data, the papers, the way to the server.
+HEALTHCHECK --interval=15m --timeout=2m --start-period=2m --retries=2 \
+  CMD ["concors-client", "preflight", "/site"]
 ENTRYPOINT ["concors-client"]
 CMD ["start", "/site"]

@@ -4,15 +4,19 @@ Nothing is built here: that takes a daemon, an index and minutes.
 """
 
 import fnmatch
+import json
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from client.cli import app as client_app
 from protocol.code import PACKAGES
+from server.cli import app as server_app
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "packaging" / "docker"
@@ -27,6 +31,23 @@ def instructions(side: str) -> list[tuple[str, str]]:
     joined = re.sub(r"\\\n", " ", "\n".join(lines))
     parts = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
     return [(word, rest) for word, rest in parts]
+
+
+CHECKS = {
+    "client": ["concors-client", "preflight", "/site"],
+    "server": ["concors-server", "status", "/server", "--well"],
+}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_health_is_judged_by_our_own_command(side: str) -> None:
+    (check,) = of(side, "HEALTHCHECK")
+    assert json.loads(check[check.index("[") :]) == CHECKS[side]
+    program, command, _, *flags = CHECKS[side]
+    group: Any = typer.main.get_command({"client": client_app, "server": server_app}[side])
+    known = {flag for parameter in group.commands[command].params for flag in parameter.opts}
+    assert program == f"concors-{side}"
+    assert set(flags) <= known
 
 
 def of(side: str, word: str) -> list[str]:
