@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from flwr.app import Message
@@ -15,7 +15,7 @@ from client.node.site_state import site_state
 from client.node.worker_process import WorkerProcess
 from client.policy import SitePolicy, load_policy
 from client.site import load_site
-from protocol.errors import ConcorsError, PayloadError, WorkerError
+from protocol.errors import ConcorsError, PayloadError
 from protocol.refusal import Refusal
 
 __all__ = ["Answering"]
@@ -100,19 +100,11 @@ def _remaining_s(message: Message) -> float:
 
 
 def _wait(job: Future[Message], check: Callable[[], None]) -> Message:
-    while True:
-        try:
-            return job.result(timeout=LOOK_S)
-        except TimeoutError:
-            check()
-        except ConcorsError:
-            raise
-        except Exception as error:
-            # Of a kind nobody thought of; the SuperNode must have a reply all the same.
-            log.warning("the work failed unexpectedly (%s)", type(error).__name__)
-            raise WorkerError(
-                "The hospital's node failed unexpectedly; its own log says where."
-            ) from error
+    while not job.done():
+        # What check raises is no failure of the job's, and ends the waiting for it.
+        check()
+        wait([job], timeout=LOOK_S)
+    return job.result()
 
 
 def _addressed(reply: Message, message: Message) -> Message:

@@ -13,7 +13,7 @@ from typing import Self
 
 from flwr.app import Message
 
-from client.node.worker_process import WorkerHung, WorkerLost, WorkerProcess
+from client.node.worker_process import WorkerLost, WorkerProcess
 from protocol.errors import ConcorsError, WorkerError
 from protocol.refusal import Refusal
 
@@ -85,26 +85,28 @@ class Jobs:
             wait([job], timeout=0.2)
 
     def _answer(self, request: str, message: Message, limit_s: float, until: float) -> Message:
-        error: ConcorsError = WorkerError("The work was given up, as nobody waits for it any more.")
+        try:
+            reply = self._tried(message, limit_s, until)
+            self._after(request, message, reply)
+            return reply
+        except ConcorsError as failure:
+            error = failure
+        except Exception as failure:
+            log.warning("the work failed unexpectedly", exc_info=failure)
+            error = WorkerError("The hospital's node failed unexpectedly; its own log says where.")
+        return Message(Refusal.of(error).to_error(), reply_to=message)
+
+    def _tried(self, message: Message, limit_s: float, until: float) -> Message:
         for attempt in range(TRIES):
             if self._abandoned.is_set():
                 break
             try:
-                reply = self._worker.ask(message, limit_s, until)
-            except WorkerLost as lost:
+                return self._worker.ask(message, limit_s, until)
+            except WorkerLost:
                 log.warning("the worker was lost (try %d of %d)", attempt + 1, TRIES)
-                error = lost
-            except WorkerHung as hung:
-                log.warning("the worker did not answer in time")
-                error = hung
-                break
-            except ConcorsError as failure:
-                error = failure
-                break
-            else:
-                self._after(request, message, reply)
-                return reply
-        return Message(Refusal.of(error).to_error(), reply_to=message)
+                if attempt + 1 == TRIES:
+                    raise
+        raise WorkerError("The work was given up, as nobody waits for it any more.")
 
     def _after(self, request: str, message: Message, reply: Message) -> None:
         self._finished(request, message, reply)

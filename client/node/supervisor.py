@@ -72,6 +72,10 @@ def run_node(site_dir: Path, *, worker: Sequence[str] = WORKER) -> None:
                 _for_ever(site_dir, lambda message, check: answering.answer(jobs, message, check))
 
 
+class _NodeLost(Exception):
+    """The SuperNode ended; it is no error of the work that is under way."""
+
+
 class _Stop(BaseException):
     """Somebody asked this process to end; no error, and nothing on the way may take it for one."""
 
@@ -82,9 +86,10 @@ def _for_ever(site_dir: Path, answer: Answer) -> None:
         began = time.monotonic()
         try:
             _one_connection(site_dir, answer)
-        except (EngineError, httpx.HTTPError, RuntimeError, OSError) as error:
-            said = error.sentence if isinstance(error, EngineError) else type(error).__name__
-            log.warning("the SuperNode was lost: %s", said)
+        except _NodeLost as error:
+            log.warning("the SuperNode was lost: %s", error)
+        except (httpx.HTTPError, RuntimeError, OSError, ValueError) as error:
+            log.warning("the gatekeeper was lost (%s)", type(error).__name__)
         if time.monotonic() - began > LONGEST_PAUSE_S:
             pause_s = SHORTEST_PAUSE_S
         log.info("it is started anew in %.0f s", pause_s)
@@ -106,9 +111,16 @@ def _one_connection(site_dir: Path, answer: Answer) -> None:
     # Nothing is installed at run time: a SuperNode does so only when it is told to.
     with processes(folder / "logs") as running:
         running.start("supernode", command, variables=variables(folder / "flower"), cwd=folder)
-        _wait_for_port(port, running.check)
+
+        def check() -> None:
+            try:
+                running.check()
+            except EngineError as error:
+                raise _NodeLost(error.sentence) from error
+
+        _wait_for_port(port, check)
         log.info("the node of %s serves %s", welcome["site"], welcome["consortium"])
-        Gatekeeper(f"{HOST}:{port}", secret, answer).run(running.check)
+        Gatekeeper(f"{HOST}:{port}", secret, answer).run(check)
 
 
 def _wait_for_port(port: int, check: Callable[[], None]) -> None:
@@ -118,7 +130,7 @@ def _wait_for_port(port: int, check: Callable[[], None]) -> None:
         with suppress(OSError), socket.create_connection((HOST, port), timeout=1.0):
             return
         time.sleep(0.1)
-    raise EngineError("The SuperNode did not come up; supernode.log of this node says why.")
+    raise _NodeLost("it did not come up; supernode.log of this node says why.")
 
 
 @contextmanager

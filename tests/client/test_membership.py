@@ -98,7 +98,7 @@ def test_another_consortium_needs_a_word(site: Path, authority: str) -> None:
     join(site, _welcome(site, authority, first))
     join(site, _welcome(site, authority, first, address="moved.example:8443"))
     assert load_welcome(site)["address"] == "moved.example:8443"
-    with pytest.raises(PaperError, match="in the consortium Heart, and .* give --replace"):
+    with pytest.raises(PaperError, match=r"in the consortium Heart, and .* give --replace"):
         join(site, _welcome(site, authority, second, consortium="Lung"))
     join(site, _welcome(site, authority, second, consortium="Lung"), replace=True)
     assert load_welcome(site)["consortium"] == "Lung"
