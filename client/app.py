@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.admission import admit, admit_cohort, recorded
@@ -12,9 +12,10 @@ from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
 from client.private_terms import privacy_terms
+from client.recording import record_answer
 from client.secure_settings import must_be_masked
 from client.site import load_site
-from protocol import audit
+from deployment.logs import configure
 from protocol.config import Study
 from protocol.manifest_message import unpack
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
@@ -22,6 +23,7 @@ from protocol.payload import Answer, Question, TrainReply, TrainRequest
 # The stages' modules are imported inside the handlers: Flower starts a process a message, and a
 # survey need not wait for torch.
 app = ClientApp()
+configure()
 
 
 def _answer(
@@ -39,7 +41,7 @@ def _answer(
         content = masked_answer(secure, question, _answered(hospital, question, message, function))
     else:
         content = _answered(hospital, question, message, function).to_records()
-    _record(hospital, message, {"study": question.study.name})
+    _record(hospital, message, context, content)
     return Message(content, reply_to=message)
 
 
@@ -81,24 +83,19 @@ def _train(
     else:
         reply = function(hospital, request)
         content = reply.to_records()
-    _record(
-        hospital,
-        message,
-        {
-            "study": request.study.name,
-            "round": request.round_index,
-            "num_patients": reply.num_patients,
-        },
-    )
+    _record(hospital, message, context, content)
     return Message(content, reply_to=message)
 
 
-def _record(hospital: Hospital, message: Message, facts: dict[str, object]) -> None:
-    _append(hospital.directory, message, facts)
-
-
-def _append(directory: Path, message: Message, facts: dict[str, object]) -> None:
-    audit.append(directory / ".concors" / "audit.jsonl", message.metadata.message_type, facts)
+def _record(hospital: Hospital, message: Message, context: Context, content: RecordDict) -> None:
+    record_answer(
+        hospital.directory,
+        message,
+        context,
+        content,
+        site=hospital.name,
+        data=hospital.data_hash,
+    )
 
 
 @app.query("hello")
@@ -146,9 +143,9 @@ def _secure(
     question = Question.from_records(message.content)
     directory = site_directory(context)
     admit(directory, question.study, message)
-    answer = function(directory, question)
-    _append(directory, message, {"study": question.study.name})
-    return Message(answer.to_records(), reply_to=message)
+    content = function(directory, question).to_records()
+    record_answer(directory, message, context, content, site=load_site(directory).name)
+    return Message(content, reply_to=message)
 
 
 @app.query("survey")

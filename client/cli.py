@@ -27,9 +27,11 @@ from client.node_cli import (
 from client.pacs_cli import fetch_command
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
+from client.record_cli import sbom_command, verify_command
 from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
 from client.site import load_site
+from deployment.logs import configure
 from protocol.config import Preprocessing, load_study
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse
@@ -49,6 +51,8 @@ console = Console()
 def _group() -> None:
     # With a callback typer keeps `check` as a subcommand even while it is the only one.
     """A hospital's side of Concors."""
+    with sentences():
+        configure()
 
 
 @app.command()
@@ -258,6 +262,8 @@ app.command("decline")(decline_command)
 app.command("fetch")(fetch_command)
 app.command("spent")(spent_command)
 app.command("plan-privacy")(plan_privacy_command)
+app.command("verify")(verify_command)
+app.command("sbom")(sbom_command)
 
 
 def main() -> None:

@@ -63,6 +63,16 @@ class Hospital:
         """Identity of the data, for naming what was computed from them."""
         return "-".join(cohort.fingerprint[:16] for cohort in self.cohorts)
 
+    @property
+    def data_hash(self) -> str:
+        """What the audit log tells of the data: the same as long as they are, and nothing else.
+
+        Keyed with the hospital's secret, so that nobody can try whether the data are those he
+        thinks they are.
+        """
+        secret = load_secret(self.directory, self.config.secret)
+        return hmac.new(secret, f"data/{self.fingerprint}".encode(), hashlib.sha256).hexdigest()
+
     def private_generator(self, purpose: str) -> np.random.Generator:
         """Return a generator that follows from the hospital's secret, so that no one else has it.
 

@@ -58,7 +58,8 @@ def _unpack(
     config, arrays = records.get("document"), records.get("arrays")
     if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
         raise PayloadError(f"{where} has no document; both ends must run the same version.")
-    if not records.keys() <= names or set(config) != {"json"}:
+    # The heads of the hospital's logs stand beside the document (`protocol.custody`).
+    if not records.keys() <= names or set(config) - {"heads"} != {"json"}:
         raise PayloadError(f"{where} has unknown records; both ends must run the same version.")
     text = config["json"]
     if not isinstance(text, str):

@@ -28,6 +28,7 @@ from server.sums_fields import ENCODE, Frozen, decoder
 __all__ = [
     "ALL_TOGETHER",
     "Arm",
+    "BrokenLog",
     "Hospital",
     "Oddity",
     "Oracle",
@@ -189,6 +190,14 @@ class Oddity(Frozen):
     why: str
 
 
+class BrokenLog(Frozen):
+    """A hospital's log that no longer goes on from where it stood (see `server.heads`)."""
+
+    hospital: str
+    which: Literal["audit log", "privacy ledger"]
+    how: Literal["went back", "contradicts itself"]
+
+
 class Results(Frozen):
     """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``."""
 
@@ -204,6 +213,7 @@ class Results(Frozen):
     oracle: Oracle | None = None
     subgroups: tuple[SubgroupRow, ...] = ()
     designs: DesignResults = DesignResults()
+    broken_logs: tuple[BrokenLog, ...] = ()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

@@ -188,9 +188,8 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
             weight=weight,
             metrics=reply.metrics,
         )
-        if run.audit is not None:
-            detail = {"round": round_index, "site": site, "model": fingerprint(reply.arrays)}
-            run.note("reply.accepted", detail | {"num_patients": reply.num_patients})
+        detail = {"round": round_index, "site": site, "num_patients": reply.num_patients}
+        run.note("reply.accepted", detail)
         del reply, counted, checked
     return mean, sites, refused
 
@@ -219,9 +218,6 @@ def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[R
         run.study, run.stage, round_index, run.agreed, arrays, control
     ).to_records()
     arrays = from_array_record(request["arrays"], "The global model", MAX_MODEL_BYTES)
-    if run.audit is not None:
-        detail = {"round": round_index, "sites": sorted(run.asked(round_index))}
-        run.note("request.sent", detail | {"model": fingerprint(arrays)})
     return request, arrays
 
 
@@ -256,6 +252,8 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
     )
     if together is not None:
         entry["together"] = together
+    # What was sent, and came, stands in the log already (`server.recording`).
+    run.note("round.finished", {"round": at.number, "model": entry["fingerprint"]})
     return new, state, entry
 
 

@@ -10,11 +10,14 @@ from server.approval import write_approvals
 from server.centre import Centre
 from server.design_runs import run_designs
 from server.findings import Findings, to_results
+from server.heads import broken_logs
 from server.hospitals import join
 from server.manifest import MANIFEST_FILE
 from server.progress import Progress
+from server.recording import RecordedGrid, begin_log
 from server.report import write_report
 from server.results import Results, save_results
+from server.sealing import seal_run
 from server.stages import STAGES
 from server.starting import hand_on
 
@@ -23,6 +26,8 @@ __all__ = ["run_study"]
 
 def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
     """Run the stages, then the validation designs; write ``results.json`` and ``report.html``.
+
+    Then everything is bound together in ``record.json`` (`server.sealing`).
 
     Training rounds that were finished before an interruption are read from their checkpoints; the
     other stages ask again. Either way the run ends with the same bytes.
@@ -42,7 +47,9 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
         manifest=manifest.read_text(encoding="utf-8") if manifest.is_file() else None,
         note=lambda approvals: write_approvals(run_dir, approvals),
     )
-    centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))
+    log = begin_log(run_dir, study, nodes)
+    recorded = RecordedGrid(grid, nodes, log)
+    centre = Centre(recorded, nodes, study, run_dir, Progress(run_dir))
     findings = _run_stages(centre)
     results = to_results(study, findings)
     if study.validate_.designs:
@@ -52,8 +59,10 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
 
         designs = run_designs(centre, findings, run)
         results = results.model_copy(update={"designs": designs})
+    results = results.model_copy(update={"broken_logs": broken_logs(log)})
     save_results(results, run_dir / "results.json")
     write_report(results.model_dump(), run_dir / "report.html")
+    seal_run(run_dir, study, results)
     return results
 
 

@@ -113,6 +113,8 @@ def _step(
         update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
     )
+    finished = {"stage": "prognosis", "round": number, "model": entry["fingerprint"]}
+    audit.append(centre.audit_log, "round.finished", finished)
     return new, state, entry
 
 
@@ -155,8 +157,8 @@ def _gradients(
             audit.append(centre.audit_log, "reply.refused", detail | {"code": reply.code})
         else:
             replies[site] = reply
-            model = {"gradient": fingerprint(reply.arrays), "num_patients": reply.num_patients}
-            audit.append(centre.audit_log, "reply.accepted", detail | model)
+            counted = {"num_patients": reply.num_patients}
+            audit.append(centre.audit_log, "reply.accepted", detail | counted)
     what = f"The gradient of step {request.round_index}"
     require_quorum(list(replies), refused, centre.study.rounds.quorum, what)
     return replies, refused
