@@ -145,6 +145,12 @@ class Rounds(Frozen):
         Share of the asked hospitals that must reply with a valid update, in (0, 1].
     max_reply_mb : float
         A reply whose arrays are larger is refused.
+    max_missed : int
+        From how many missed training rounds in a row on a hospital is missing, although the others
+        make the quorum.
+    on_missing : {"stop", "warn"}
+        What follows then: the study ends with a sentence and can be resumed, or
+        it goes on and its results, its report and its exit code say who was missing.
     """
 
     join_s: float = Field(600.0, gt=0)
@@ -152,6 +158,8 @@ class Rounds(Frozen):
     rejoin_s: float = Field(120.0, ge=0)
     quorum: float = Field(1.0, gt=0, le=1)
     max_reply_mb: float = Field(1024.0, gt=0)
+    max_missed: int = Field(3, ge=1)
+    on_missing: Literal["stop", "warn"] = "stop"
 
 
 class Study(Frozen):

@@ -12,6 +12,7 @@ from protocol.errors import ConcorsError
 from server.deployment_cli import add_commands
 from server.describe import describe, hash_line
 from server.plan_cli import plan
+from server.watching.cli import dashboard, watch
 
 __all__ = ["app", "main"]
 
@@ -78,6 +79,8 @@ def verify(
 
 app.command("plan")(plan)
 add_commands(app)
+app.command("watch")(watch)
+app.command("dashboard")(dashboard)
 
 
 def main() -> None:

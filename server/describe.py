@@ -38,6 +38,10 @@ def describe(study: Study) -> Table:
     rounds = study.rounds
     table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
     table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
+    follows = {"stop": "ends the study", "warn": "is told, and the study goes on"}
+    table.add_row(
+        "missing", f"{rounds.max_missed} rounds in a row, which {follows[rounds.on_missing]}"
+    )
     return table
 
 

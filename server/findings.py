@@ -13,6 +13,7 @@ from server.baseline_results import BaselineResults
 from server.cause_results import CauseRow
 from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
+from server.missed import missed_rounds
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import ALL_TOGETHER, Results
@@ -122,6 +123,7 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 stage: {"loss": _losses(study, entries), "skipped": _skipped(entries)}
                 for stage, entries in findings.history.items()
             },
+            "missed": missed_rounds(findings.history.values(), study.rounds.max_missed),
             "baseline": findings.baseline,
             "causes": findings.causes,
             "oddities": _oddities(findings),

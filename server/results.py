@@ -22,6 +22,7 @@ from server.baseline_results import BaselineResults
 from server.cause_results import CauseRow
 from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
+from server.missed import MissedRounds
 from server.regression_results import RegressionResults
 from server.sums_fields import ENCODE, Frozen, decoder
 
@@ -199,12 +200,16 @@ class BrokenLog(Frozen):
 
 
 class Results(Frozen):
-    """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``."""
+    """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``.
+
+    ``missed``: who missed more rounds in a row than ``rounds.max_missed`` of the study allows.
+    """
 
     schema_version: Literal[1] = 1
     study: StudyFacts
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
     training: dict[Literal["sort", "segment", "prognosis"], Training] = Field(default_factory=dict)
+    missed: tuple[MissedRounds, ...] = ()
     oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
     baseline: BaselineResults | None = None
@@ -214,6 +219,11 @@ class Results(Frozen):
     subgroups: tuple[SubgroupRow, ...] = ()
     designs: DesignResults = DesignResults()
     broken_logs: tuple[BrokenLog, ...] = ()
+
+    @property
+    def finished_without(self) -> tuple[str, ...]:
+        """The hospitals that were missing when a stage of training ended; sorted."""
+        return tuple(sorted({m.hospital for m in self.missed if m.to_the_end}))
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -263,7 +273,7 @@ def load_results(path: Path) -> Results:
     """
     try:
         return Results.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise PayloadError(
             f"{path.name} is not a results file of this version; run the study again."
         ) from error

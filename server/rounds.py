@@ -30,6 +30,8 @@ from protocol.records import from_array_record
 from server.asking import WALL_CLOCK, Clock, ask
 from server.checkpoints import Checkpoint, Checkpoints
 from server.hospitals import require_quorum
+from server.missed import require_present
+from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
 from server.secure_training import SecureTraining, Together, check_summable
@@ -87,8 +89,13 @@ class _Run:
     audit: Path | None
     clock: Clock
     secure: SecureTraining | None = None
+    progress: RoundProgress | None = None
     # Requests that are still unanswered, by hospital: whoever is late is not asked meanwhile.
     late: dict[str, str] = field(default_factory=dict)
+
+    def heard(self, round_index: int, site: str, said: Refusal | None = None) -> None:
+        if self.progress is not None:
+            self.progress.heard(round_index, site, said)
 
     def note(self, event: str, detail: dict[str, Any]) -> None:
         if self.audit is not None:
@@ -176,6 +183,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
         del outcome
         if isinstance(checked, Refusal):
             refused[site] = checked
+            run.heard(round_index, site, checked)
             run.note("reply.refused", {"round": round_index, "site": site, "code": checked.code})
             continue
         reply, counted = checked
@@ -188,6 +196,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
             weight=weight,
             metrics=reply.metrics,
         )
+        run.heard(round_index, site)
         detail = {"round": round_index, "site": site, "num_patients": reply.num_patients}
         run.note("reply.accepted", detail)
         del reply, counted, checked
@@ -205,7 +214,10 @@ def _fold_secure(
         site: SiteEntry(num_patients=0, num_events=0, weight=share, metrics={})
         for site in fold.active
     }
+    for site in fold.active:
+        run.heard(at.number, site)
     for site, refusal in fold.refused.items():
+        run.heard(at.number, site, refusal)
         run.note("reply.refused", {"round": at.number, "site": site, "code": refusal.code})
     run.note("sum.opened", {"round": at.number, "sites": fold.active})
     return fold.mean, sites, fold.refused, fold.together
@@ -218,6 +230,8 @@ def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[R
         run.study, run.stage, round_index, run.agreed, arrays, control
     ).to_records()
     arrays = from_array_record(request["arrays"], "The global model", MAX_MODEL_BYTES)
+    if run.progress is not None:
+        run.progress.asked(round_index, run.asked(round_index))
     return request, arrays
 
 
@@ -273,6 +287,7 @@ def run_rounds(
     checkpoints: Checkpoints | None = None,
     on_round: Callable[[RoundEntry], None] | None = None,
     audit: Path | None = None,
+    progress: RoundProgress | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> tuple[Arrays, list[RoundEntry]]:
     """Train one network over all rounds and return its final arrays and history.
@@ -304,11 +319,14 @@ def run_rounds(
         with those of the rounds done before.
     audit : Path, optional
         Audit log to append every message to.
+    progress : RoundProgress, optional
+        Where to tell whom a round asks and whom it has heard.
 
     Raises
     ------
     QuorumError
-        If too few hospitals replied validly; the last checkpoint stays and the run can be resumed.
+        If too few hospitals replied validly, or one missed more rounds in a row than the study
+        allows; the last checkpoint stays and the run can be resumed.
     ConfigError
         If a hospital has no registered count, or the checkpoints belong to another study.
     DataError
@@ -345,6 +363,7 @@ def run_rounds(
         audit,
         clock,
         secure,
+        progress,
     )
     binding = binding_of(study, stage, agreed, strategy, weight_by, nodes)
     at = where_to_go_on(checkpoints, arrays, state, binding)
@@ -363,6 +382,7 @@ def run_rounds(
             checkpoints.save(Checkpoint(number, arrays, state, history, binding))
         if on_round is not None:
             on_round(entry)
+        require_present(history, study.rounds, f"Round {number} of {stage}")
     if checkpoints is not None:
         manifest = {"stage": stage, "study": study.name, "rounds": num_rounds, "binding": binding}
         checkpoints.save_final(arrays, manifest | {"model": fingerprint(arrays)})

@@ -13,7 +13,7 @@ from server.findings import Findings, to_results
 from server.heads import broken_logs
 from server.hospitals import join
 from server.manifest import MANIFEST_FILE
-from server.progress import Progress
+from server.progress import JOINING, STAGE, Progress
 from server.recording import RecordedGrid, begin_log
 from server.report import write_report
 from server.results import Results, save_results
@@ -38,18 +38,16 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
         If too few hospitals joined, answered, or sent a valid update.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    manifest = run_dir / MANIFEST_FILE
-    nodes = join(
-        grid,
-        study.hospitals.all,
-        study.rounds.join_s,
-        version=version("concors"),
-        manifest=manifest.read_text(encoding="utf-8") if manifest.is_file() else None,
-        note=lambda approvals: write_approvals(run_dir, approvals),
-    )
+    progress = Progress(run_dir)
+    (run_dir / "study.json").write_text(study.model_dump_json(by_alias=True) + "\n", "utf-8")
+    with progress.until_the_end():
+        return _run(grid, study, run_dir, progress)
+
+
+def _run(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> Results:
+    nodes = _join(grid, study, run_dir, progress)
     log = begin_log(run_dir, study, nodes)
-    recorded = RecordedGrid(grid, nodes, log)
-    centre = Centre(recorded, nodes, study, run_dir, Progress(run_dir))
+    centre = Centre(RecordedGrid(grid, nodes, log), nodes, study, run_dir, progress)
     findings = _run_stages(centre)
     results = to_results(study, findings)
     if study.validate_.designs:
@@ -66,9 +64,31 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
     return results
 
 
+def _join(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> dict[str, int]:
+    sites, manifest = study.hospitals.all, run_dir / MANIFEST_FILE
+    joined: list[str] = []
+
+    def note(site: str) -> None:
+        joined.append(site)
+        progress.heard(JOINING, len(joined), len(sites), site, None)
+
+    progress.asked(JOINING, 0, len(sites), sites)
+    return join(
+        grid,
+        sites,
+        study.rounds.join_s,
+        version=version("concors"),
+        manifest=manifest.read_text(encoding="utf-8") if manifest.is_file() else None,
+        note=lambda approvals: write_approvals(run_dir, approvals),
+        on_joined=note,
+    )
+
+
 def _run_stages(centre: Centre) -> Findings:
     findings = Findings()
-    for name in centre.study.stages:
+    stages = centre.study.stages
+    for index, name in enumerate(stages):
+        centre.progress.step(STAGE, index, len(stages), name)
         STAGES[name](centre, findings)
     return findings
 

@@ -23,6 +23,7 @@ from server.report.evaluation import evaluation_table, judgement
 from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.meta_analysis import hospital_forest
+from server.report.missed_notes import missed_notes
 from server.report.penalty_table import penalty_table
 from server.report.pooling import main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
@@ -102,7 +103,8 @@ def render_report(
         noise_notes=noise_notes(checked),
         label_of=label_of,
         training=training_figure(checked),
-        training_notes=skipped_notes(checked),
+        missed_banners=missed_notes(checked, to_the_end=True),
+        training_notes=[*skipped_notes(checked), *missed_notes(checked, to_the_end=False)],
         baseline_notes=baseline_notes(checked),
         causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
