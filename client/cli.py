@@ -30,7 +30,6 @@ from client.quality import QualityLimits
 from client.record_cli import sbom_command, verify_command
 from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
-from client.series_list import list_series, write_list
 from client.site import load_site
 from deployment.logs import configure
 from protocol.config import Preprocessing, load_study
@@ -149,6 +148,9 @@ def sort(
 
     A person overrules it in the table that images.overrides in site.yaml names.
     """
+    # Here, as torch takes seconds to load, which every other command would wait for.
+    from client.series_list import list_series, write_list
+
     with sentences():
         config = load_site(site_dir)
         with _reading(config.name) as tell:

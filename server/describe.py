@@ -1,12 +1,13 @@
-"""What a study will do and send, as a table for the coordinator."""
+"""What a study will do and send, as a table for the coordinator, and the hash that names it."""
 
 from rich.table import Table
 
 from protocol.config import Segmentation, Sorting, Study
+from protocol.documents import digest
 from protocol.survival_config import Prognosis
 from server.manifest import traffic
 
-__all__ = ["describe"]
+__all__ = ["describe", "hash_line"]
 
 
 def describe(study: Study) -> Table:
@@ -53,3 +54,8 @@ def describe(study: Study) -> Table:
 
 def _megabytes(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def hash_line(study: Study) -> str:
+    """Return the line with the study's hash, by which hospitals approve it in their policy."""
+    return f"study hash: {digest(study.model_dump(mode='json', by_alias=True))}"
