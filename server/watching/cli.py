@@ -82,6 +82,8 @@ def dashboard(
             access_log=False,
             log_level="warning",
             server_header=False,
+            # Nothing here speaks WebSocket.
+            ws="none",
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )

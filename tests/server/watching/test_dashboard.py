@@ -371,7 +371,7 @@ def served(server_dir: Path) -> Iterator[Served]:
     port = listener.getsockname()[1]
     access, control = Access(port), Control()
     app = dashboard_app(server_dir, access, control)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     origin = f"http://127.0.0.1:{port}"
