@@ -111,6 +111,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Whoever opens the link at once waits, and is not refused.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigError(

@@ -368,6 +368,8 @@ def served(server_dir: Path) -> Iterator[Served]:
     """The server's directory on a real port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    # From now on who comes early waits, instead of being shown the browser's own page of errors.
+    listener.listen()
     port = listener.getsockname()[1]
     access, control = Access(port), Control()
     app = dashboard_app(server_dir, access, control)
