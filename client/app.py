@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.admission import admit, admit_cohort, recorded
+from client.admission import admit, admit_cohort
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
@@ -120,8 +120,7 @@ def manifest(message: Message, context: Context) -> Message:
     from client.manifests import receive
 
     directory = site_directory(context)
-    with recorded(directory, message.metadata.message_type, None, None):
-        decision = receive(directory, unpack(message.content, "The server's manifest"))
+    decision = receive(directory, unpack(message.content, "The server's manifest"))
     return Message(Answer({"decision": decision}).to_records(), reply_to=message)
 
 

@@ -12,8 +12,10 @@ from client.approval import is_approved, study_hash_of
 from client.node.jobs import Jobs
 from client.node.kept import KeptReplies, request_id
 from client.node.site_state import site_state
+from client.node.worker import context_of
 from client.node.worker_process import WorkerProcess
 from client.policy import SitePolicy, load_policy
+from client.recording import record_refusal
 from client.site import load_site
 from protocol.errors import ConcorsError, PayloadError
 from protocol.refusal import Refusal
@@ -49,7 +51,10 @@ class Answering:
         try:
             reply = self._reply(jobs, message, check)
         except ConcorsError as error:
-            reply = Message(Refusal.of(error).to_error(), reply_to=message)
+            # What the app refuses is written down there; this never reached it.
+            refusal = Refusal.of(error)
+            record_refusal(message, context_of(message, self._site_dir), refusal)
+            reply = Message(refusal.to_error(), reply_to=message)
         told = f"E{reply.error.code}" if reply.has_error() else "answered"
         kind = message.metadata.message_type
         log.info("%s: %s after %.1f s", kind, told, time.monotonic() - began)

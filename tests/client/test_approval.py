@@ -86,8 +86,8 @@ class Hospital:
         assert reply.has_error()
         refusal = Refusal.from_error(reply.error)
         line = list(audit.read(self.directory / ".concors" / "audit.jsonl"))[-1]
-        assert line["event"] == "refused"
-        assert line["detail"]["code"] == refusal.code
+        assert line["event"] == kind
+        assert line["detail"]["outcome"] == refusal.code
         assert line["detail"]["sentence"] == refusal.sentence
         return refusal
 
