@@ -71,11 +71,8 @@ def record_refusal(message: Message, context: Context, refusal: Refusal) -> None
         about = _about(message, context, load_site(site_dir).name)
         path = audit_log(site_dir)
         path.parent.mkdir(exist_ok=True)
-        audit.append(
-            path,
-            message.metadata.message_type,
-            {**about, "outcome": code, "sentence": refusal.sentence},
-        )
+        told = {**about, "outcome": code, "sentence": refusal.sentence}
+        audit.append(path, message.metadata.message_type, told)
         log.warning("refused %s: %s", message.metadata.message_type, code, extra=_told(about))
     except (ConcorsError, OSError) as error:
         why = error.sentence if isinstance(error, ConcorsError) else type(error).__name__

@@ -82,8 +82,8 @@ def _reply(app: App, message: Message, site_dir: Path) -> Message:
     except Exception:  # noqa: BLE001 - its text may hold a path or a name and must not leave
         refusal = Refusal(
             "E900",
-            f"The client failed unexpectedly in {message.metadata.message_type[:40]}; both ends must run "
-            "the same version.",
+            f"The client failed unexpectedly in {message.metadata.message_type[:40]}; both ends "
+            "must run the same version.",
         )
         return Message(refusal.to_error(), reply_to=message)
 
