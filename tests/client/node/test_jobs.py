@@ -17,7 +17,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.node.jobs import Jobs
+from client.node.supervisor import WORKER
 from client.node.worker_process import WorkerProcess
+from protocol.payload import Answer
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +153,27 @@ def test_two_hundred_megabytes_pass(bench: Bench) -> None:
     message.content["arrays"] = ArrayRecord({"w": Array(np.ones(50_000_000, np.float32))})
     reply = bench.jobs.begin("large", message, 120, time.monotonic() + 120).result(timeout=120)
     assert reply.content["arrays"]["w"].numpy().sum() == 50_000_000
+
+
+def test_installed_app_answers_in_the_real_worker(site: Path, tmp_path: Path) -> None:
+    message = Message(RecordDict(), 1, "query.hello")
+    with WorkerProcess(WORKER, site, tmp_path / "logs", dict(os.environ)) as worker:
+        reply = worker.ask(message, 60.0, time.monotonic() + 200)
+    assert Answer.from_records(reply.content, "the test").document["site"] == "alpha"
+
+
+def test_directory_of_a_killed_node_is_removed_by_the_next(site: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    with WorkerProcess(WORKER, site, logs, {}):
+        left = Path((logs / "sockets").read_text())
+    (left / "socket").mkdir(parents=True)
+    with WorkerProcess(WORKER, site, logs, {}):
+        assert not left.exists()
+    foreign = tmp_path / "else"
+    foreign.mkdir()
+    (logs / "sockets").write_text(str(foreign))
+    with WorkerProcess(WORKER, site, logs, {}):
+        assert foreign.exists()
 
 
 def test_worker_that_does_not_start_is_an_error_of_ours(site: Path, tmp_path: Path) -> None:
