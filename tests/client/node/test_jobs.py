@@ -76,11 +76,9 @@ def test_raised_error_is_a_reply_and_no_reason_to_replace_the_worker(bench: Benc
     assert bench.works() == before
 
 
-@pytest.mark.parametrize("how", ["term", "kill"])
-def test_killed_once_is_tried_again(bench: Bench, how: str) -> None:
-    for mark in bench.site.glob("killed-*"):
-        mark.unlink()
-    assert bench.ask(do=how, times=1).has_content()
+def test_asked_to_end_once_is_tried_again(bench: Bench) -> None:
+    assert bench.ask(do="term", times=1).has_content()
+    assert len(list(bench.site.glob("killed-*"))) == 1
 
 
 def test_killed_twice_is_an_error_of_ours(bench: Bench) -> None:
