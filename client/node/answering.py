@@ -17,7 +17,7 @@ from client.node.worker_process import WorkerProcess
 from client.policy import SitePolicy, load_policy
 from client.recording import record_refusal
 from client.site import load_site
-from protocol.errors import ConcorsError, PayloadError
+from protocol.errors import ConcorsError, PayloadError, WorkerError
 from protocol.refusal import Refusal
 
 __all__ = ["Answering"]
@@ -51,14 +51,21 @@ class Answering:
         try:
             reply = self._reply(jobs, message, check)
         except ConcorsError as error:
-            # What the app refuses is written down there; this never reached it.
-            refusal = Refusal.of(error)
-            record_refusal(message, context_of(message, self._site_dir), refusal)
-            reply = Message(refusal.to_error(), reply_to=message)
+            reply = self._refused(message, error)
+        except Exception as error:
+            log.warning("the answer failed unexpectedly", exc_info=error)
+            failed = WorkerError("The hospital's node failed unexpectedly; its own log says where.")
+            reply = self._refused(message, failed)
         told = f"E{reply.error.code}" if reply.has_error() else "answered"
         kind = message.metadata.message_type
         log.info("%s: %s after %.1f s", kind, told, time.monotonic() - began)
         return reply
+
+    def _refused(self, message: Message, error: ConcorsError) -> Message:
+        """Write down what the app never saw, and so did not write down, and return the refusal."""
+        refusal = Refusal.of(error)
+        record_refusal(message, context_of(message, self._site_dir), refusal)
+        return Message(refusal.to_error(), reply_to=message)
 
     def keep(self, request: str, message: Message, reply: Message) -> None:
         """Keep a reply of the worker's for whoever asks the same again."""
