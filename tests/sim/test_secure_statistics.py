@@ -119,7 +119,10 @@ def test_every_figure_is_that_of_the_plain_study(both: tuple[Results, Results, A
         assert numbers(found) == pytest.approx(numbers(wanted), rel=1e-4, abs=1e-3)
     rows = zip(summed.subgroups, expected.subgroups, strict=True)
     for mine_row, their_row in rows:
-        assert mine_row == their_row
+        assert (mine_row.attribute, mine_row.group) == (their_row.attribute, their_row.group)
+        told = {"network", "regression"}
+        mine_told, theirs_told = (r.model_dump(include=told) for r in (mine_row, their_row))
+        assert numbers(mine_told) == pytest.approx(numbers(theirs_told), abs=1e-6)
     regressions = (part.regression.model_dump(mode="json") for part in (summed, expected))
     assert numbers(next(regressions)) == pytest.approx(numbers(next(regressions)), abs=1e-6)
 
