@@ -139,6 +139,8 @@ class Rounds(Frozen):
         Longest wait for the hospitals to appear before the study starts, s.
     deadline_s : float
         Longest wait for the replies of one round, s.
+    rejoin_s : float
+        Longest wait for a hospital whose node was lost on the way to come back and go on, s.
     quorum : float
         Share of the asked hospitals that must reply with a valid update, in (0, 1].
     max_reply_mb : float
@@ -147,6 +149,7 @@ class Rounds(Frozen):
 
     join_s: float = Field(600.0, gt=0)
     deadline_s: float = Field(3600.0, gt=0)
+    rejoin_s: float = Field(120.0, ge=0)
     quorum: float = Field(1.0, gt=0, le=1)
     max_reply_mb: float = Field(1024.0, gt=0)
 

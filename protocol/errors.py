@@ -9,11 +9,14 @@ __all__ = [
     "ConcorsError",
     "ConfigError",
     "DataError",
+    "PaperError",
     "PayloadError",
+    "PolicyError",
     "PrivacyError",
     "QuorumError",
     "TrainingError",
     "TransferError",
+    "WorkerError",
 ]
 
 
@@ -79,3 +82,21 @@ class PrivacyError(ConcorsError):
     """What is asked cannot be private, the policy refuses it, or the ledger cannot be trusted."""
 
     code = "E710"
+
+
+class PolicyError(ConcorsError):
+    """The hospital's policy refuses what is asked, or nobody there has approved it."""
+
+    code = "E810"
+
+
+class PaperError(ConcorsError):
+    """A signed paper (request, welcome, manifest) is altered, expired, or not from whom it says."""
+
+    code = "E820"
+
+
+class WorkerError(ConcorsError):
+    """The process that does the hospital's work hung, was killed, or ran out of memory."""
+
+    code = "E830"

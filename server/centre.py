@@ -13,7 +13,8 @@ from protocol.arrays import Arrays
 from protocol.config import Study
 from protocol.errors import BudgetError, PayloadError, PrivacyError
 from protocol.payload import Answer, Question, Refusal
-from server.hospitals import ask, require_quorum
+from server.asking import ask
+from server.hospitals import require_quorum
 from server.progress import Progress
 
 __all__ = ["DECLINED", "Centre"]
@@ -26,7 +27,7 @@ DECLINED = frozenset({BudgetError.code, PrivacyError.code})
 class Centre:
     """What every stage needs: the grid, the hospitals' nodes, the study and the run's folder.
 
-    ``sums`` holds the sessions of secure sums, by question and group (see `server.asking`).
+    ``sums`` holds the sessions of secure sums, by question and group (see `server.telling`).
     """
 
     grid: Grid

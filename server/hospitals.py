@@ -1,131 +1,19 @@
 """Which hospitals are there, and how to ask them something, for a bounded time."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from protocol.config import Rounds
 from protocol.errors import ConfigError, PayloadError, QuorumError
 from protocol.payload import Answer, Refusal
+from server.asking import POLL_S, WALL_CLOCK, Clock, activations, outcome_of
 
-__all__ = ["HELLO", "WALL_CLOCK", "Clock", "ask", "join", "require_quorum"]
+__all__ = ["HELLO", "join", "require_quorum"]
 
 HELLO = "query.hello"
-POLL_S = 0.5
 # A node that refused (its data are being mounted, its app is updating) is asked again after this.
 RETRY_S = 10.0
-# A reply that came in time is still there this long after the deadline, s, for the centre may have
-# waited for another one until then.
-GRACE_S = 300.0
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Where time comes from, so that a test need not wait: seconds now, and how to sleep."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-WALL_CLOCK = Clock()
-
-
-def _push(grid: Grid, messages: list[Message]) -> list[str | None]:
-    """Push messages and return one id (or None) for each, in their order."""
-    ids = list(grid.push_messages(messages))
-    if len(ids) != len(messages):
-        raise QuorumError(
-            f"Flower's server took {len(ids)} of {len(messages)} requests; the model may be too "
-            "large for its limits, or a hospital has just left, so look at its log and resume."
-        )
-    return ids
-
-
-def _outcome(message: Message) -> RecordDict | Refusal:
-    if message.has_error():
-        return Refusal.from_error(message.error)
-    return message.content
-
-
-def ask(
-    grid: Grid,
-    nodes: Mapping[str, int],
-    request: RecordDict | Callable[[str], RecordDict],
-    message_type: str,
-    rounds: Rounds,
-    *,
-    group: str = "",
-    clock: Clock = WALL_CLOCK,
-) -> Iterator[tuple[str, RecordDict | Refusal]]:
-    """Ask hospitals and yield each one's reply or refusal, in the order of their names.
-
-    The replies are pulled one at a time and in a fixed order, whatever the order in which they
-    arrive: a fold over this iterator holds one reply and gives the same bytes each time. A hospital
-    that is late delays those after it by nothing, as they work meanwhile; once the deadline has
-    passed, each remaining one is looked at once more and not waited for.
-
-    Parameters
-    ----------
-    nodes : mapping
-        Node id by hospital name.
-    request : RecordDict or callable
-        The content for all, or a function from hospital name to its content.
-    message_type : str
-        E.g. ``"train.segment"``.
-    rounds : Rounds
-        ``deadline_s`` is the longest wait for all together. The messages live little longer, so
-        that a hospital does not start on a request nobody waits for any more.
-    group : str
-        Flower's group id, shown in its logs: the round.
-
-    Yields
-    ------
-    tuple of str and (RecordDict or Refusal)
-        Code E501 for a hospital that did not reply in time, E502 for one whose app failed.
-
-    Raises
-    ------
-    QuorumError
-        If Flower's server did not take the requests.
-    """
-    sites, deadline_s = sorted(nodes), rounds.deadline_s
-    messages = [
-        Message(
-            request(site) if callable(request) else request,
-            nodes[site],
-            message_type,
-            ttl=deadline_s + GRACE_S,
-            group_id=group,
-        )
-        for site in sites
-    ]
-    end = clock.now() + deadline_s
-    ids = dict(zip(sites, _push(grid, messages), strict=True))
-    # The requests hold the model; from here on only Flower may keep them.
-    del messages, request
-    for site in sites:
-        yield site, _wait(grid, ids[site], end, deadline_s, clock)
-
-
-def _wait(
-    grid: Grid, message_id: str | None, end: float, deadline_s: float, clock: Clock
-) -> RecordDict | Refusal:
-    if message_id is None:
-        return Refusal("E503", "Flower's server did not take the request; see its log.")
-    while True:
-        for message in grid.pull_messages([message_id]):
-            return _outcome(message)
-        remaining = end - clock.now()
-        if remaining <= 0:
-            return Refusal(
-                "E501",
-                f"No reply within {deadline_s:g} s; see whether the hospital's node is running, "
-                "or raise rounds.deadline_s.",
-            )
-        clock.sleep(min(POLL_S, remaining))
 
 
 def require_quorum(
@@ -165,7 +53,8 @@ class _Joining:
         self.version = version
         self.nodes: dict[str, int] = {}
         self.refusals: dict[int, Refusal] = {}
-        self._pending: dict[int, str] = {}
+        # Message id of a hello under way, and when its node had been started by then.
+        self._pending: dict[int, tuple[str, str]] = {}
         self._answered: set[int] = set()
         self._retry_at: dict[int, float] = {}
 
@@ -174,21 +63,23 @@ class _Joining:
 
     def greet(self, now: float, ttl_s: float) -> None:
         """Send a hello to every node that has none under way."""
-        for node_id in self.grid.get_node_ids():
-            busy = node_id in self._pending or node_id in self._answered
+        for node_id, started in activations(self.grid).items():
+            # A node that was started anew has forgotten the hello it was sent before.
+            pending = self._pending.get(node_id, ("", None))[1] == started
+            busy = pending or node_id in self._answered
             if busy or now < self._retry_at.get(node_id, now):
                 continue
             message = Message(RecordDict(), node_id, HELLO, ttl=ttl_s, group_id="hello")
             for message_id in self.grid.push_messages([message]):
-                if message_id is not None:
-                    self._pending[node_id] = message_id
+                if message_id:
+                    self._pending[node_id] = (message_id, started)
 
     def listen(self, now: float) -> None:
         """Take up what has been answered."""
-        for node_id, message_id in list(self._pending.items()):
+        for node_id, (message_id, _) in list(self._pending.items()):
             for message in self.grid.pull_messages([message_id]):
                 del self._pending[node_id]
-                outcome = _outcome(message)
+                outcome = outcome_of(message)
                 if not isinstance(outcome, Refusal):
                     outcome = self._register(node_id, outcome)
                 if isinstance(outcome, Refusal):

@@ -6,7 +6,7 @@ comes on top, and with SCAFFOLD a control variate and its mean change.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -27,8 +27,9 @@ from protocol.payload import (
     with_control_round,
 )
 from protocol.records import from_array_record
+from server.asking import WALL_CLOCK, Clock, ask
 from server.checkpoints import Checkpoint, Checkpoints
-from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
+from server.hospitals import require_quorum
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
 from server.secure_training import SecureTraining, Together, check_summable
@@ -86,6 +87,8 @@ class _Run:
     audit: Path | None
     clock: Clock
     secure: SecureTraining | None = None
+    # Requests that are still unanswered, by hospital: whoever is late is not asked meanwhile.
+    late: dict[str, str] = field(default_factory=dict)
 
     def note(self, event: str, detail: dict[str, Any]) -> None:
         if self.audit is not None:
@@ -165,6 +168,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
         run.study.rounds,
         group=f"{run.stage}-{round_index}",
         clock=run.clock,
+        late=run.late,
     )
     for site, outcome in replies:
         checked = _check(run, at, site, outcome)

@@ -21,8 +21,9 @@ from protocol.config import Study
 from protocol.errors import ConcorsError, PayloadError, PrivacyError, QuorumError
 from protocol.payload import Answer, Question, Refusal
 from protocol.secure import Advert, MaskedReply, Opening, RoundCall, SessionCall, SharesByOwner
+from server.asking import WALL_CLOCK, Clock, ask
 from server.centre import DECLINED
-from server.hospitals import WALL_CLOCK, Clock, ask, require_quorum
+from server.hospitals import require_quorum
 
 __all__ = ["SecureSession", "SecureTotal", "open_session", "secure_sum"]
 

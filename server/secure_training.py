@@ -20,7 +20,7 @@ from protocol.arrays import Arrays, layout
 from protocol.config import Study
 from protocol.errors import ConfigError, PayloadError
 from protocol.payload import Refusal, with_secure
-from server.hospitals import WALL_CLOCK, Clock
+from server.asking import WALL_CLOCK, Clock
 from server.secure_sum import SecureSession, open_session, secure_sum
 from strategies import RunningMean
 from strategies.scaffold import control_of

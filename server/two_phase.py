@@ -20,10 +20,11 @@ from protocol.documents import digest
 from protocol.errors import PayloadError, TrainingError
 from protocol.payload import Refusal, TrainReply, TrainRequest
 from protocol.secure_groups import covers_everything
+from server.asking import WALL_CLOCK, ask
 from server.centre import Centre
 from server.checkpoints import Checkpoint, Checkpoints
 from server.findings import Findings
-from server.hospitals import WALL_CLOCK, ask, require_quorum
+from server.hospitals import require_quorum
 from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums

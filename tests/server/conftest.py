@@ -13,7 +13,8 @@ from protocol.arrays import Arrays
 from protocol.config import Study
 from protocol.payload import Answer, Refusal, TrainReply, TrainRequest
 from protocol.seeds import generator
-from server.hospitals import Clock, join
+from server.asking import Clock
+from server.hospitals import join
 from server.rounds import run_rounds
 from sim.grid import LocalGrid
 from strategies import build

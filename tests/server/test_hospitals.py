@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from protocol.config import Rounds
 from protocol.errors import ConfigError, DataError, QuorumError
 from protocol.payload import Answer, Refusal
-from server.hospitals import ask, join, require_quorum
+from server.hospitals import join, require_quorum
 from sim.grid import LocalGrid
 
 ROUNDS = Rounds(deadline_s=30)
@@ -116,54 +116,6 @@ def test_another_version_is_refused_by_name(hand_clock: Any) -> None:
 def test_two_nodes_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^Two nodes call themselves A; give each hospital its"):
         join(consortium_of(["A", "B", "A"]), ["A", "B"], 5.0)
-
-
-def test_answers_come_in_the_order_of_the_names() -> None:
-    grid = consortium_of(["C", "B", "A"])
-    request = Answer({"x": 1}).to_records()
-    replies = ask(grid, {"B": 3, "C": 2, "A": 4}, request, "query.echo", ROUNDS)
-    documents = [(s, Answer.from_records(r, s).document) for s, r in replies]
-    assert documents == [(site, {"x": 1, "site": site}) for site in "ABC"]
-
-
-def test_each_hospital_can_be_asked_something_else() -> None:
-    grid = consortium_of(["A", "B"])
-    replies = ask(
-        grid, {"A": 2, "B": 3}, lambda s: Answer({"to": s}).to_records(), "query.echo", ROUNDS
-    )
-    assert [Answer.from_records(r, s).document["to"] for s, r in replies] == ["A", "B"]
-
-
-def test_a_node_that_is_gone_or_fails_is_a_refusal() -> None:
-    grid = consortium_of(["A", "bad"])
-    request = Answer({}).to_records()
-    replies = dict(ask(grid, {"A": 2, "bad": 3, "gone": 9}, request, "query.echo", ROUNDS))
-    assert replies["bad"] == Refusal(
-        "E502",
-        "The hospital did not reply because its app failed with an exception; see its own log.",
-    )
-    assert "its node is not connected" in replies["gone"].sentence
-
-
-class DeafGrid(LocalGrid):
-    """A grid whose server takes no message, or loses one."""
-
-    ids: list[Any]
-
-    def push_messages(self, messages: Any) -> list[Any]:
-        return self.ids
-
-
-def test_requests_the_server_did_not_take_are_reported(hand_clock: Any) -> None:
-    grid = consortium_of(["A", "B"])
-    grid.__class__ = DeafGrid
-    grid.ids = []
-    request = Answer({}).to_records()
-    with pytest.raises(QuorumError, match=r"^Flower's server took 0 of 2 requests"):
-        list(ask(grid, {"A": 2, "B": 3}, request, "query.echo", ROUNDS))
-    grid.ids = [None, None]
-    replies = dict(ask(grid, {"A": 2, "B": 3}, request, "query.echo", ROUNDS))
-    assert {refusal.code for refusal in replies.values()} == {"E503"}
 
 
 @pytest.mark.parametrize(
