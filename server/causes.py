@@ -7,10 +7,10 @@ from protocol.evaluation import ROLES, Role
 from protocol.secure_groups import role_in
 from protocol.stats import Moments, PairCounts, merge_all
 from protocol.stats.cumulative_incidence import CauseTable
-from server.asked_statistics import ask_all
 from server.cause_results import CauseRow, CauseSeen
 from server.centre import Centre
 from server.findings import Findings
+from server.telling import ask_all
 
 __all__ = ["ask_causes", "cause_rows"]
 

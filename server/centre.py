@@ -27,7 +27,7 @@ DECLINED = frozenset({BudgetError.code, PrivacyError.code})
 class Centre:
     """What every stage needs: the grid, the hospitals' nodes, the study and the run's folder.
 
-    ``sums`` holds the sessions of secure sums, by question and group (see `server.asking`).
+    ``sums`` holds the sessions of secure sums, by question and group (see `server.telling`).
     """
 
     grid: Grid

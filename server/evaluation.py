@@ -25,11 +25,11 @@ from protocol.stats import Histogram, ScoreTable, merge_all
 from protocol.stats.calibration_curve import spline_knots
 from protocol.stats.censoring import CensoringCurve
 from protocol.stats.score_table import score_edges
-from server.asked_statistics import answered_by, ask_all
 from server.calibration import Answers, Key, calibration_starts, fit_together
 from server.centre import Centre
 from server.evaluation_results import RoleEvaluation
 from server.findings import Findings
+from server.telling import answered_by, ask_all
 
 __all__ = ["evaluate", "evaluation_plan"]
 

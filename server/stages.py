@@ -20,7 +20,6 @@ from server.agreement import (
     supported_months,
     time_grid,
 )
-from server.asked_statistics import ask_all
 from server.causes import ask_causes
 from server.centre import Centre
 from server.checkpoints import Checkpoints
@@ -33,6 +32,7 @@ from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import RoundEntry, Stage, run_rounds
 from server.starting import starting_weights
 from server.subgroups import ask_subgroups
+from server.telling import ask_all
 from server.tensorboard import EventFiles
 from server.two_phase import train_two_phase
 from shared_models.heads import choose_head

@@ -8,11 +8,11 @@ from protocol.errors import PayloadError
 from protocol.secure_groups import tellers
 from protocol.stats import OverlapSums, PairCounts, Sums, merge_all
 from protocol.subgroups import GROUPS
-from server.asked_statistics import answered_by, ask_all
 from server.centre import Centre
 from server.design_results import SubgroupRow
 from server.findings import Findings
 from server.judgements import Overlap, Ranking
+from server.telling import answered_by, ask_all
 
 __all__ = ["ask_subgroups", "merged"]
 

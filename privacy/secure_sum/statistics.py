@@ -2,7 +2,8 @@
 
 Counts are whole; what steps the other numbers have, and what rounding to them costs, is said in
 `protocol.stats.vectors`. Words add modulo 2^64 whatever step they stand for, and a hospital whose
-number is too large for its grid refuses before it masks, so no sum wraps around.
+number is too large for its grid refuses before it masks (or cuts it, where that is harmless), so no
+sum wraps around.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from privacy.secure_sum.quantise import FixedPoint, WordArray
 from protocol.errors import PayloadError
-from protocol.stats.vectors import from_vector, step_bits, to_vector
+from protocol.stats.vectors import SATURATED, from_vector, step_bits, to_vector
 from protocol.summed.tree import Tree, leaves, with_leaves
 
 __all__ = ["num_words", "pack_statistics", "unpack_statistics"]
@@ -46,7 +47,11 @@ def pack_statistics(tree: Tree, num_hospitals: int, usual_step_bits: int) -> Wor
         for step in np.unique(bits).tolist():
             at = bits == step
             what = f"The statistic '{'/'.join(path)}'"
-            words[at] = FixedPoint(step, 64).encode(values[at], num_hospitals, what)
+            grid, told = FixedPoint(step, 64), values[at]
+            if type(leaf) in SATURATED:
+                end = grid.largest(num_hospitals)
+                told = np.clip(np.nan_to_num(told, nan=-end, posinf=end, neginf=-end), -end, end)
+            words[at] = grid.encode(told, num_hospitals, what)
         parts.append(words)
     return np.concatenate(parts)
 

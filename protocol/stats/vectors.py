@@ -42,7 +42,15 @@ from protocol.stats.sums import FloatArray, IntArray, Sums, require
 from protocol.stats.tally import Tally
 from protocol.stats.weighted_pairs import WeightedPairs
 
-__all__ = ["LABELS", "STEP_BITS", "from_vector", "same_labels", "step_bits", "to_vector"]
+__all__ = [
+    "LABELS",
+    "SATURATED",
+    "STEP_BITS",
+    "from_vector",
+    "same_labels",
+    "step_bits",
+    "to_vector",
+]
 
 NONE: frozenset[str] = frozenset()
 # By class, the numbers that are equal at all hospitals and not added. The span over which counts
@@ -89,6 +97,9 @@ STEP_BITS: dict[type[Sums], int] = {
     Tally: 20,
     WeightedPairs: 20,
 }
+# A step of Newton's method may go so far that exp overflows any grid. All that is wanted of such
+# sums is that their likelihood is too low to be accepted, so they are cut at the grid's end.
+SATURATED: frozenset[type[Sums]] = frozenset({CalibrationStep})
 S = TypeVar("S", bound=Sums)
 
 
@@ -116,7 +127,8 @@ def same_labels(sums: Sums, other: Sums) -> bool:
         if isinstance(mine, Sums):
             same = same_labels(mine, theirs)
         elif added:
-            same = np.shape(mine) == np.shape(theirs)
+            # An empty table is read from its list without its second axis.
+            same = np.shape(mine) == np.shape(theirs) or np.size(mine) == np.size(theirs) == 0
         else:
             same = name in UNCHECKED or bool(np.array_equal(mine, theirs))
         if not same:

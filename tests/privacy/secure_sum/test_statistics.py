@@ -233,6 +233,16 @@ def test_a_number_beyond_the_sum_s_range_is_named_before_it_is_masked() -> None:
         pack_statistics({"covariates": huge}, 3, 36)
 
 
+def test_a_diverged_step_of_a_curve_is_cut_and_still_too_unlikely_to_be_accepted() -> None:
+    step = CalibrationStep.empty(CURVE, 24.0)
+    far = CalibrationStep(
+        **(vars(step) | {"log_likelihood": -1e16, "squared": np.full((2, 2), 1e30)})
+    )
+    words = np.sum([pack_statistics({"step": far}, 3, 36)] * 3, axis=0, dtype=np.uint64)
+    found = unpack_statistics({"step": step}, words, 36)["step"]
+    assert -(2.0**34) < found.log_likelihood < -1e9 and (found.squared > 1e9).all()
+
+
 def test_an_answer_that_counts_something_else_or_a_sum_of_another_length_is_refused() -> None:
     other = Histogram.of([0.5], num_bins=10).to_dict()
     with pytest.raises(PayloadError, match="Histogram: the answer counts other things"):
