@@ -6,6 +6,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from deployment.logs import configure
 from protocol.config import load_study
 from protocol.errors import ConcorsError, ConfigError
 
@@ -28,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     from server.outcome import Outcome, write_outcome
     from server.study import run_study
 
+    configure()
     run_dir = _setting(context, "run-dir", "CONCORS_RUN")
     run_dir.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,7 +1,7 @@
 """The coordinating centre while one study runs: whom it can reach, and how it asks."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,17 @@ DECLINED = frozenset({BudgetError.code, PrivacyError.code})
 
 @dataclass(frozen=True)
 class Centre:
-    """What every stage needs: the grid, the hospitals' nodes, the study and the run's folder."""
+    """What every stage needs: the grid, the hospitals' nodes, the study and the run's folder.
+
+    ``sums`` holds the sessions of secure sums, by question and group (see `server.telling`).
+    """
 
     grid: Grid
     nodes: Mapping[str, int]
     study: Study
     run_dir: Path
     progress: Progress
+    sums: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def audit_log(self) -> Path:
@@ -61,7 +65,7 @@ class Centre:
         """
         nodes = {site: self.nodes[site] for site in sites}
         topic = message_type.partition(".")[2]
-        self.progress.step(message_type, 0, len(nodes))
+        self.progress.asked(message_type, 0, len(nodes), nodes)
         request = Question(self.study, topic, agreed, arrays).to_records()
         answers: dict[str, dict[str, Any]] = {}
         refused: dict[str, Refusal] = {}
@@ -72,9 +76,10 @@ class Centre:
                 refused[site] = outcome
             else:
                 answers[site] = outcome
+            refusal = outcome if isinstance(outcome, Refusal) else None
             said = outcome.code if isinstance(outcome, Refusal) else "answered"
             audit.append(self.audit_log, message_type, {"site": site, "outcome": said})
-            self.progress.step(message_type, done, len(nodes), site)
+            self.progress.heard(message_type, done, len(nodes), site, refusal)
         if may_decline:
             refused = {site: said for site, said in refused.items() if said.code not in DECLINED}
         if answers or refused or not may_decline:

@@ -1,8 +1,6 @@
 """``concors-server`` for a consortium that runs: its commands, one function each."""
 
-import signal
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,11 +117,11 @@ def renew(directory: Directory, also: Also = None) -> None:
 def start(directory: Directory) -> None:
     """Run the consortium's server in the foreground until SIGTERM or Ctrl-C."""
     from server.consortium import load
+    from server.serving import stop_on_signals
     from server.supervisor import supervise
 
     consortium, stop = load(directory), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on_signals(stop)
     console = Console(highlight=False, soft_wrap=True)
 
     def say(line: str) -> None:
@@ -142,14 +140,18 @@ def run(
         typer.Option(help="Folder of a finished run whose networks training begins from."),
     ] = None,
 ) -> None:
-    """Run a study with the hospitals of the consortium, and follow it to its end."""
+    """Run a study with the hospitals of the consortium, and follow it to its end.
+
+    Without a server that runs already this command is the server until then.
+    """
     from protocol.config import load_study
     from server.consortium import load
-    from server.describe import describe
+    from server.describe import describe, hash_line
     from server.run_folders import new_run
 
     consortium, study = load(directory), load_study(study_file)
     Console().print(describe(study))
+    Console().print(hash_line(study), soft_wrap=True, highlight=False)
     folder = new_run(
         consortium,
         study,
@@ -184,44 +186,64 @@ def stop(directory: Directory, name: RunName = None) -> None:
     Console().print(f"{folder.name} is stopped", highlight=False)
 
 
-def status(directory: Directory) -> None:
+def status(
+    directory: Directory,
+    well: Annotated[
+        bool, typer.Option("--well", help="Show the server only; exit with 1 unless it is well.")
+    ] = False,
+) -> None:
     """Show the hospitals and the runs."""
     from server.consortium import load
-    from server.status import hospitals_table, runs_table, server_line
+    from server.status import hospitals_table, is_well, runs_table, server_line
 
-    consortium, console = load(directory), Console()
-    console.print(server_line(consortium, datetime.now(UTC)), highlight=False, soft_wrap=True)
+    consortium, console, now = load(directory), Console(), datetime.now(UTC)
+    console.print(server_line(consortium, now), highlight=False, soft_wrap=True)
+    if well:
+        raise typer.Exit(0 if is_well(consortium, now) else 1)
     for table in (hospitals_table(consortium), runs_table(consortium)):
         console.print(table)
 
 
 def _follow(directory: Path, folder: Path, detach: bool) -> None:
-    """Print what a run does until it has ended, if its server is there."""
+    """Print what a run does until it has ended; be its server if there is none."""
     from server.consortium import load
+    from server.serving import served, stop_on_signals
     from server.supervisor import is_supervised
 
-    console = Console(highlight=False, soft_wrap=True)
-    if not is_supervised(load(directory)):
-        console.print("The server is not started; the run begins with `concors-server start`.")
-        return
+    console, consortium = Console(highlight=False, soft_wrap=True), load(directory)
+    supervised, stop = is_supervised(consortium), threading.Event()
     if detach:
-        return
+        if not supervised:
+            console.print("The server is not started; the run begins with `concors-server start`.")
+    elif supervised:
+        _print_until_over(folder, console, stop)
+    else:
+        stop_on_signals(stop)
+        with served(consortium, stop, say=lambda line: console.print(line, markup=False)):
+            _print_until_over(folder, console, stop)
+
+
+def _print_until_over(folder: Path, console: Console, stop: threading.Event) -> None:
     from protocol.errors import ConcorsError
     from server.run_state import read
+    from server.watching.reading import state_of
 
     seen = 0
-    while True:
+    while not stop.is_set():
         state = read(folder)
         seen = _print_progress(folder, seen, console)
         if state.state == "finished":
             console.print(f"report: {folder / 'report.html'}")
+            # Finished, but without one of its hospitals: 2, as `concors-server watch` ends.
+            if (code := state_of(folder).exit_code) != 0:
+                raise typer.Exit(code)
             return
         if state.state == "stopped":
             console.print(f"{folder.name} was stopped; `concors-server resume` takes it up again.")
             return
         if state.state == "failed":
             raise ConcorsError(state.sentence)
-        time.sleep(FOLLOW_S)
+        stop.wait(FOLLOW_S)
 
 
 def _print_progress(folder: Path, seen: int, console: Console) -> int:

@@ -155,6 +155,7 @@ def join(
     version: str | None = None,
     manifest: str | None = None,
     note: Callable[[dict[str, str]], None] = lambda _: None,
+    on_joined: Callable[[str], None] | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> dict[str, int]:
     """Wait until every wanted hospital has said who it is, but no longer than ``join_s``.
@@ -174,6 +175,8 @@ def join(
         Text of the run's manifest, which a hospital must approve before it counts as joined.
     note : callable
         Told, whenever it changes, what each hospital said to the manifest.
+    on_joined : callable, optional
+        Called with the name of each hospital once it has said who it is.
 
     Returns
     -------
@@ -194,11 +197,15 @@ def join(
         now = clock.now()
         ttl_s = max(end - now, 1.0)
         joining.greet(now, ttl_s)
+        waited_for = joining.missing()
         joining.listen(now, ttl_s)
         if joining.approvals != noted:
             noted = dict(joining.approvals)
             note(noted)
         missing = joining.missing()
+        if on_joined is not None:
+            for site in sorted(set(waited_for) - set(missing)):
+                on_joined(site)
         if not missing:
             return {site: joining.nodes[site] for site in joining.wanted}
         remaining = end - clock.now()

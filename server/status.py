@@ -14,9 +14,11 @@ from server.consortium import Consortium
 from server.run_state import read, runs
 from server.supervisor import STATUS_FILE, is_supervised
 
-__all__ = ["hospitals_table", "progress_lines", "runs_table", "server_line"]
+__all__ = ["hospitals_table", "is_well", "progress_lines", "runs_table", "server_line"]
 
 SOON = timedelta(days=30)
+# The supervisor looks at the nodes every few seconds; a SuperLink that was killed is back by then.
+SILENT = timedelta(minutes=2)
 
 
 def server_line(consortium: Consortium, now: datetime) -> str:
@@ -28,6 +30,14 @@ def server_line(consortium: Consortium, now: datetime) -> str:
         f"certificate valid until {expires:%Y-%m-%d}"
     )
     return line + (", renew it now" if expires - now < SOON else "")
+
+
+def is_well(consortium: Consortium, now: datetime) -> bool:
+    """Say whether the server runs and its SuperLink has answered it in the last two minutes."""
+    path = consortium.root / STATUS_FILE
+    if not is_supervised(consortium) or not path.is_file():
+        return False
+    return now - datetime.fromisoformat(json.loads(path.read_text())["time"]) < SILENT
 
 
 def hospitals_table(consortium: Consortium) -> Table:
