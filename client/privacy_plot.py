@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from privacy.accountant import epsilon
 from privacy.ledger import Entry
@@ -26,16 +28,20 @@ def draw_spent(
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    axes.step(*_line(entries, None, delta), where="post", color="black", label="everything")
+    # Wide, so that it is seen behind the line of an only study.
+    wide: dict[str, Any] = {"color": "black", "linewidth": 3.5}
+    axes.step(*_line(entries, None, delta), where="post", label="everything", **wide)
     for study in dict.fromkeys(entry.study for entry in entries):
         axes.step(*_line(entries, study, delta), where="post", label=study)
     if policy is not None:
         axes.axhline(policy.lifetime_epsilon, color="black", linestyle="--", linewidth=1)
         axes.axhline(policy.study_epsilon, color="grey", linestyle=":", linewidth=1)
-        axes.annotate("lifetime cap", (0, policy.lifetime_epsilon), va="bottom")
-        axes.annotate("study cap", (0, policy.study_epsilon), va="bottom")
+        for cap in ("lifetime", "study"):
+            place = (0, getattr(policy, f"{cap}_epsilon"))
+            axes.annotate(f"{cap} cap", place, (4, 2), textcoords="offset points", va="bottom")
     axes.set(xlabel="reservation", ylabel=f"epsilon at delta {delta:g}", xlim=(0, None))
     axes.set_ylim(0, None)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper", frameon=False)
     try:
         with mpl.rc_context({"svg.hashsalt": "spent"}):
@@ -62,4 +68,5 @@ def _line(
         value = told if entry.delta == delta else epsilon(history, delta)
         counts.append(number)
         values.append(max(values[-1], value))
-    return [*counts, len(entries)], [*values, values[-1]]
+    # The last level needs a width to be seen.
+    return [*counts, len(entries) + 1], [*values, values[-1]]

@@ -41,7 +41,7 @@ def _title(level: Level) -> str:
     epsilon, delta = level
     if epsilon is None:
         return "Without privacy"
-    return f"ε {number(epsilon, 1)}, δ {delta:.0e}"
+    return f"ε {number(epsilon, 1)}, δ {delta:g}"
 
 
 def _cell(figure: AuditFigure) -> str:

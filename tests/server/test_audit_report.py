@@ -38,7 +38,7 @@ def test_rows_and_columns_are_in_order() -> None:
     table = audit_table(AUDIT)
     assert table is not None
     titles = [column.title for column in table.columns]
-    assert titles == ["Without privacy", "ε 9.1, δ 1e-03", "ε 1.1, δ 1e-05", "Guessing"]
+    assert titles == ["Without privacy", "ε 9.1, δ 0.001", "ε 1.1, δ 1e-05", "Guessing"]
     assert [row.label for row in table.rows if row.heading] == ["U-Net", "Table"]
     assert table.rows[1].cells == ("0.75\n0.70 to 0.80", "0.60", "0.55", "0.50")
     assert table.rows[2].cells == ("61.20", "–", "–", "–")

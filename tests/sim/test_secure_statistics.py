@@ -19,6 +19,8 @@ from protocol.errors import QuorumError
 from server.report import render_report
 from server.report.pooling import pooled
 from server.results import Results
+from sim.config import PhantomConfig
+from sim.hospitals import make_hospitals
 
 
 def _load() -> ModuleType:
@@ -291,6 +293,43 @@ def test_of_two_external_hospitals_the_one_that_permits_it_answers_plainly(tmp_p
     page = render_report(results)
     assert "h3 permits its own numbers to be shown" in page
     assert "h4 told nothing: too few hospitals have its role" in page
+
+
+def test_masks_and_measurements_of_images_are_judged_in_sums(tmp_path: Path) -> None:
+    vendors = ("siemens", "philips", "ge")
+    made = [
+        {"name": f"h{k}", "num_patients": 3, "num_masks": 3, "vendors": {vendor: 1}}
+        for k, vendor in enumerate(vendors)
+    ]
+    images = {"cine_frames": 4, "matrix_px": 64}
+    config = PhantomConfig.model_validate({"hospitals": made, "images": images})
+    make_hospitals(config, tmp_path / "sites", 3, 1)
+    sites = [tmp_path / "sites" / f"h{k}" for k in range(3)]
+    for site in sites:
+        content = yaml.safe_load((site / "site.yaml").read_text())
+        (site / "site.yaml").write_text(yaml.safe_dump(content | {"min_cell": 1}))
+    kit.introduce(sites)
+    chosen = study(
+        hospitals={"train": TRAIN},
+        stages=["survey", "segment", "measure", "validate"],
+        preprocessing={"spacing_mm": 2.5, "crop_px": 64},
+        holdout={"fold": 0, "num_folds": 2},
+        segment={"network": {"name": "unet", "options": {"channels": [4, 8]}}, "rounds": 1},
+        prognosis={"measurements": ["lv_edv_ml"], "covariates": [], "crop_px": 32},
+    )
+    summed = tables.judge(chosen, kit.FaultyGrid(sites), tmp_path / "summed")
+    expected = tables.judge(plain(chosen), kit.FaultyGrid(sites), tmp_path / "plain")
+    mine, theirs = (
+        pooled(part, "federated", "train").model_dump(mode="json") for part in (summed, expected)
+    )
+    for name in ("overlap", "agreement"):
+        assert numbers(mine[name]) == pytest.approx(numbers(theirs[name]), rel=1e-4, abs=1e-3)
+    [row] = summed.hospitals
+    own = expected.hospitals
+    assert row.vendors == {key: n for h in own for key, n in h.vendors.items()}
+    series = sum(n for h in own for key, n in h.refused.items() if key.startswith("series"))
+    assert row.refused["series"] == series
+    assert [r.group for r in summed.subgroups] == [r.group for r in expected.subgroups]
 
 
 TERMS = {
