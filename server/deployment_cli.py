@@ -3,12 +3,15 @@
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from server.consortium import Consortium
 
 __all__ = ["add_commands"]
 
@@ -47,7 +50,7 @@ def init(
     made = create(directory, parse(Settings, values, "init"), now=datetime.now(UTC))
     console = Console()
     console.print(f"Consortium {name} in {made.root}", soft_wrap=True, highlight=False)
-    _print_key(made.run_key().public_key().public_bytes_raw())
+    _print_key(made)
     console.print("Next: concors-server admit DIR REQUEST for every hospital; concors-server start")
 
 
@@ -85,7 +88,7 @@ def admit(
         highlight=False,
         soft_wrap=True,
     )
-    _print_key(consortium.run_key().public_key().public_bytes_raw())
+    _print_key(consortium)
     console.print(f"Welcome to send: {path}", highlight=False, soft_wrap=True)
 
 
@@ -248,17 +251,12 @@ def _print_progress(folder: Path, seen: int, console: Console) -> int:
     return len(lines)
 
 
-def _print_key(public: bytes) -> None:
-    import hashlib
-
+def _print_key(consortium: "Consortium") -> None:
+    """Print the coordinator's public key, which hospitals compare when the welcome comes."""
     from deployment.papers import grouped
 
-    fingerprint = grouped(hashlib.sha256(public).hexdigest())
-    Console().print(
-        f"The coordinator's key has the fingerprint\n  {fingerprint}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    key = consortium.run_key().public_key().public_bytes_raw().hex()
+    Console().print(f"The coordinator's key\n  {grouped(key)}", highlight=False, soft_wrap=True)
 
 
 def _read_paper(path: Path) -> str:

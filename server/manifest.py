@@ -28,15 +28,15 @@ class Traffic:
 
     Attributes
     ----------
-    weights : str
-        Fingerprint of the weights that training begins from.
+    weights : str or None
+        Fingerprint of the weights that training begins from; None where the survey sets some.
     rounds : int
         Number of rounds.
     down_mb, up_mb : float
         To a hospital and from it in one round, MiB.
     """
 
-    weights: str
+    weights: str | None
     rounds: int
     down_mb: float
     up_mb: float
@@ -45,7 +45,12 @@ class Traffic:
 def traffic(study: Study) -> dict[str, Traffic]:
     """Return what each stage that trains a network sends, by stage."""
     # Building networks loads torch, which reading a study does not need.
-    from server.initial import prognosis_weights, segmentation_weights, sorting_weights
+    from server.initial import (
+        begins_from_survey,
+        prognosis_weights,
+        segmentation_weights,
+        sorting_weights,
+    )
 
     weights = {
         "sort": sorting_weights,
@@ -65,7 +70,9 @@ def traffic(study: Study) -> dict[str, Traffic]:
         megabytes = sum(array.nbytes for array in arrays.values()) / MEGABYTE
         # Its control variate goes with the model; what comes back of it is one number.
         down = megabytes * (2 if section.strategy.name == "scaffold" else 1)
-        start = section.network.start or fingerprint(arrays)
+        start = section.network.start
+        if start is None and not (stage == "prognosis" and begins_from_survey(study)):
+            start = fingerprint(arrays)
         found[stage] = Traffic(start, section.rounds, down, megabytes)
     return found
 

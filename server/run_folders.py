@@ -13,6 +13,7 @@ from server.admission import hospitals
 from server.consortium import Consortium
 from server.manifest import write_manifest
 from server.run_state import State, change, read, runs
+from server.starting import begin_from
 
 __all__ = ["STUDY_FILE", "find_run", "new_run", "resume_run", "stop_run"]
 
@@ -50,10 +51,11 @@ def new_run(
         )
     folder = _new_folder(consortium, study.name)
     if start_from is not None:
-        # Only then is torch needed.
-        from server.starting import begin_from
-
-        study = begin_from(study, start_from, [folder])
+        try:
+            study = begin_from(study, start_from, [folder])
+        except ConfigError:
+            folder.rmdir()
+            raise
     text = yaml.safe_dump({"study": study.model_dump(mode="json", by_alias=True)}, sort_keys=False)
     write_atomic(folder / STUDY_FILE, text.encode())
     write_manifest(consortium, folder, study, now=now, lifetime=lifetime)

@@ -46,6 +46,8 @@ class RunKeeper:
         A directory only its owner may enter.
     say : callable
         Tells the operator one line.
+    server_app : str
+        The program that runs a server app, given what Flower's own is given.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class RunKeeper:
         variables: Mapping[str, str],
         private: Path,
         say: Callable[[str], None],
+        server_app: str | None = None,
     ) -> None:
         self._consortium = consortium
         self._processes = processes
@@ -66,6 +69,7 @@ class RunKeeper:
         self._variables = variables
         self._private = private
         self._say = say
+        self._server_app = server_app or program("flwr-serverapp")
         # Attempts of this supervisor; those of one before it died with it.
         self._own: set[int] = set()
         self._not_before: dict[str, float] = {}
@@ -111,7 +115,7 @@ class RunKeeper:
             return
         name = _process_name(folder)
         token = write_private(self._private / f"{name}.token", task.token.encode())
-        command = [program("flwr-serverapp"), "--runtime-api-address", self._address]
+        command = [self._server_app, "--runtime-api-address", self._address]
         command += ["--root-certificates", str(self._consortium.authority)]
         command += ["--token-file", str(token)]
         paths = {"CONCORS_STUDY": str(folder / STUDY_FILE), "CONCORS_RUN": str(folder)}
@@ -169,8 +173,8 @@ class RunKeeper:
         limit = self._consortium.settings.resumes_per_hour
         if len(kills) > limit:
             sentence = (
-                f"The server app was killed {len(kills)} times within an hour (last with code "
-                f"{code}); see logs/{_process_name(folder)}.log, mend the cause and resume."
+                f"The server app ended {len(kills)} times within an hour without a word (last with "
+                f"code {code}); see logs/{_process_name(folder)}.log, mend the cause and resume."
             )
             self._consortium.note("failed", run=folder.name, code="E600")
             change(folder, lambda old: replace(_ended(old, "failed", sentence), kills=kills))
@@ -180,7 +184,7 @@ class RunKeeper:
         self._not_before[folder.name] = time.monotonic() + wait_s
         change(folder, lambda old: replace(old, kills=kills))
         self._consortium.note("resume", run=folder.name, automatic=True)
-        self._say(f"run {folder.name}: its server app was killed (code {code})")
+        self._say(f"run {folder.name}: its server app ended without a word (code {code})")
 
 
 def _process_name(folder: Path) -> str:

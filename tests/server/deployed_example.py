@@ -64,14 +64,6 @@ def join_consortium(consortium: Consortium, name: str, key_file: Path) -> None:
     admit(consortium, request, replace_key=False, now=datetime.now(UTC))
 
 
-def node_command(consortium: Consortium, key_file: Path, port: int, authority: Path) -> list[str]:
-    """Return the command of a SuperNode with a key."""
-    command = [sys.executable, "-c", SUPERNODE, "--superlink", consortium.settings.address]
-    command += ["--root-certificates", str(authority)]
-    command += ["--auth-supernode-private-key", str(key_file)]
-    return [*command, "--host", HOST, "--port", str(port), "--isolation", "process"]
-
-
 class Node:
     """A hospital's node: its SuperNode, and a thread that answers what it is asked."""
 
@@ -85,7 +77,10 @@ class Node:
         work.mkdir(exist_ok=True)
         (work / "secret").write_bytes(self._secret)
         (work / "node.toml").write_text(f'site = "{site}"\n')
-        command = node_command(consortium, site / "node.key", self._port, consortium.authority)
+        command = [sys.executable, "-c", SUPERNODE, "--superlink", consortium.settings.address]
+        command += ["--root-certificates", str(consortium.authority)]
+        command += ["--auth-supernode-private-key", str(site / "node.key")]
+        command += ["--host", HOST, "--port", str(self._port), "--isolation", "process"]
         command += ["--superexec-auth-secret-file", str(work / "secret")]
         self._command = [*command, "--node-config", str(work / "node.toml")]
         self._stop = threading.Event()
