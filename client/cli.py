@@ -25,6 +25,7 @@ from client.node_cli import (
     studies_command,
 )
 from client.pacs_cli import fetch_command
+from client.policy import held_to, load_policy
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
 from client.record_cli import sbom_command, verify_command
@@ -77,6 +78,7 @@ def check(
         changed = {key: value for key, value in given.items() if value is not None}
         preprocessing = parse(Preprocessing, base.model_dump() | changed, "--spacing/--crop")
         config = load_site(site_dir)
+        config = held_to(config, load_policy(site_dir, config))
         with _reading(config.name) as tell:
             cohort = load_cohort(site_dir, preprocessing, tell)
         report = examine(cohort, config, site_dir)

@@ -15,7 +15,7 @@ from client.node.site_state import site_state
 from client.node.worker_process import WorkerProcess
 from client.policy import SitePolicy, load_policy
 from client.site import load_site
-from protocol.errors import ConcorsError, PayloadError
+from protocol.errors import ConcorsError, PayloadError, WorkerError
 from protocol.refusal import Refusal
 
 __all__ = ["Answering"]
@@ -50,6 +50,10 @@ class Answering:
             reply = self._reply(jobs, message, check)
         except ConcorsError as error:
             reply = Message(Refusal.of(error).to_error(), reply_to=message)
+        except Exception as error:
+            log.warning("the answer failed unexpectedly", exc_info=error)
+            failed = WorkerError("The hospital's node failed unexpectedly; its own log says where.")
+            reply = Message(Refusal.of(failed).to_error(), reply_to=message)
         told = f"E{reply.error.code}" if reply.has_error() else "answered"
         kind = message.metadata.message_type
         log.info("%s: %s after %.1f s", kind, told, time.monotonic() - began)

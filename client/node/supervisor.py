@@ -72,8 +72,8 @@ def run_node(site_dir: Path, *, worker: Sequence[str] = WORKER) -> None:
                 _for_ever(site_dir, lambda message, check: answering.answer(jobs, message, check))
 
 
-class _NodeLost(Exception):
-    """The SuperNode ended; it is no error of the work that is under way."""
+class _NodeLost(BaseException):
+    """The SuperNode ended; no error of the work under way, and nothing may take it for one."""
 
 
 class _Stop(BaseException):

@@ -1,6 +1,7 @@
 """The worker as its supervisor sees it: started, asked, watched, and replaced when it is lost."""
 
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from protocol.errors import PayloadError, WorkerError
 __all__ = ["START_S", "WorkerHung", "WorkerLost", "WorkerProcess"]
 
 NAME = "worker"
+PREFIX = "concors-"
 # Torch and the other libraries load from a cold disk in less.
 START_S = 300.0
 
@@ -62,7 +64,7 @@ class WorkerProcess:
         self._lock = threading.RLock()
         log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         # The path of a Unix socket may have 107 bytes, which a hospital's directory may exceed.
-        self._sockets = tempfile.TemporaryDirectory(prefix="concors-")
+        self._sockets = _fresh_directory(log_dir / "sockets")
         self._processes = Processes(log_dir)
         self._socket: Path | None = None
         self.num_started = 0
@@ -173,3 +175,14 @@ class WorkerProcess:
             except EngineError:
                 return False
             return self._socket is not None
+
+
+def _fresh_directory(note: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Return a new directory of mode 0700; remove the one noted by a process that was killed."""
+    if note.is_file():
+        old = Path(note.read_text(encoding="utf-8"))
+        if old.name.startswith(PREFIX):
+            shutil.rmtree(old, ignore_errors=True)
+    made = tempfile.TemporaryDirectory(prefix=PREFIX)
+    note.write_text(made.name, encoding="utf-8")
+    return made

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,13 +18,17 @@ import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.manifests import decide, receive
 from client.membership import join, load_key, node_fingerprint, request
 from deployment.control import Control
 from deployment.credentials import Credentials, make_credentials
 from deployment.flower import HOST, program, variables
 from deployment.node_keys import public_pem
-from deployment.papers import make_welcome
+from deployment.papers import make_manifest, make_welcome
 from deployment.processes import Processes, free_ports, processes
+from protocol.code import code_hash
+from protocol.config import Study
+from protocol.documents import digest, encode
 
 APPS = Path(__file__).resolve().parent / "apps"
 SITE_YAML = """\
@@ -82,6 +86,32 @@ class Federation:
         paper = self.directory / f"{name}.welcome.json"
         paper.write_text(welcome)
         join(site, paper)
+
+    def approve(self, site: Path, seed: int) -> str:
+        """Have a study approved at a hospital; return its text as it travels."""
+        study = Study.model_validate(
+            {
+                "name": f"s{seed}",
+                "seed": seed,
+                "hospitals": {"train": ["bad"]},
+                "stages": ["survey"],
+            }
+        )
+        document = study.model_dump(mode="json", by_alias=True)
+        manifest = make_manifest(
+            self.coordinator,
+            consortium="Heart",
+            study=document,
+            code_hash=code_hash(),
+            version="0.1.0",
+            stages={},
+            serial=1,
+            now=datetime.now(UTC),
+            expires=datetime.now(UTC) + timedelta(days=1),
+        )
+        receive(site, manifest)
+        decide(site, digest(document), "approved")
+        return encode(document, "The study")
 
     def ask(self, site: str, kind: str, document: dict[str, Any] | None = None, **more: Any) -> str:
         """Send a message; return its name."""

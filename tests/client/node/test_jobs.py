@@ -17,7 +17,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.node.jobs import Jobs
+from client.node.supervisor import WORKER
 from client.node.worker_process import WorkerProcess
+from protocol.payload import Answer
 
 pytestmark = pytest.mark.slow
 
@@ -74,11 +76,9 @@ def test_raised_error_is_a_reply_and_no_reason_to_replace_the_worker(bench: Benc
     assert bench.works() == before
 
 
-@pytest.mark.parametrize("how", ["term", "kill"])
-def test_killed_once_is_tried_again(bench: Bench, how: str) -> None:
-    for mark in bench.site.glob("killed-*"):
-        mark.unlink()
-    assert bench.ask(do=how, times=1).has_content()
+def test_asked_to_end_once_is_tried_again(bench: Bench) -> None:
+    assert bench.ask(do="term", times=1).has_content()
+    assert len(list(bench.site.glob("killed-*"))) == 1
 
 
 def test_killed_twice_is_an_error_of_ours(bench: Bench) -> None:
@@ -151,6 +151,27 @@ def test_two_hundred_megabytes_pass(bench: Bench) -> None:
     message.content["arrays"] = ArrayRecord({"w": Array(np.ones(50_000_000, np.float32))})
     reply = bench.jobs.begin("large", message, 120, time.monotonic() + 120).result(timeout=120)
     assert reply.content["arrays"]["w"].numpy().sum() == 50_000_000
+
+
+def test_installed_app_answers_in_the_real_worker(site: Path, tmp_path: Path) -> None:
+    message = Message(RecordDict(), 1, "query.hello")
+    with WorkerProcess(WORKER, site, tmp_path / "logs", dict(os.environ)) as worker:
+        reply = worker.ask(message, 60.0, time.monotonic() + 200)
+    assert Answer.from_records(reply.content, "the test").document["site"] == "alpha"
+
+
+def test_directory_of_a_killed_node_is_removed_by_the_next(site: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    with WorkerProcess(WORKER, site, logs, {}):
+        left = Path((logs / "sockets").read_text())
+    (left / "socket").mkdir(parents=True)
+    with WorkerProcess(WORKER, site, logs, {}):
+        assert not left.exists()
+    foreign = tmp_path / "else"
+    foreign.mkdir()
+    (logs / "sockets").write_text(str(foreign))
+    with WorkerProcess(WORKER, site, logs, {}):
+        assert foreign.exists()
 
 
 def test_worker_that_does_not_start_is_an_error_of_ours(site: Path, tmp_path: Path) -> None:

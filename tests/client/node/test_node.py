@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from client.manifests import decide, known
+from client.node.preflight import preflight
+
 pytestmark = pytest.mark.slow
 
 
@@ -82,36 +85,16 @@ def test_what_a_client_raises_leaves_as_a_sentence_of_ours(pair: Pair) -> None:
     pair.serves_again()
 
 
-@pytest.mark.parametrize("how", ["term", "kill"])
-def test_killed_once_is_done_by_the_next_worker(pair: Pair, how: str) -> None:
-    for mark in pair.bad.site.glob("killed-*"):
-        mark.unlink()
-    bad, _ = pair.ask({"do": how, "times": 1})
-    assert bad["document"]["site"] == "bad"
-    assert len(list(pair.bad.site.glob("killed-*"))) == 1
-
-
-def test_killed_twice_is_an_error_of_ours(pair: Pair) -> None:
-    for mark in pair.bad.site.glob("killed-*"):
-        mark.unlink()
+def test_killed_worker_spoils_nobodys_round(pair: Pair) -> None:
     bad, _ = pair.ask({"do": "kill", "times": 9})
     assert bad["code"] == 830
     assert "killed or ran out of memory" in bad["reason"]
-    assert len(list(pair.bad.site.glob("killed-*"))) == 2
     pair.serves_again()
-
-
-def test_out_of_memory_is_an_error_of_ours_and_a_fresh_worker(pair: Pair) -> None:
-    before = pair.ask({"do": "add"})[0]["document"]["pid"]
-    bad, _ = pair.ask({"do": "allocate"})
-    assert bad["code"] == 830
-    assert "ran out of memory" in bad["reason"]
-    assert pair.ask({"do": "add"})[0]["document"]["pid"] != before
 
 
 def test_hanging_worker_is_replaced_within_the_messages_own_time(pair: Pair) -> None:
     calls = pair.calls
-    bad, _ = pair.ask({"do": "sleep", "s": 600}, ttl=15.0)
+    bad, _ = pair.ask({"do": "sleep", "s": 600}, ttl=12.0)
     assert bad["code"] == 830
     assert "had not answered after" in bad["reason"]
     # Not tried again: it would hang again.
@@ -119,52 +102,56 @@ def test_hanging_worker_is_replaced_within_the_messages_own_time(pair: Pair) -> 
     pair.serves_again()
 
 
-def test_two_hundred_megabytes_pass(pair: Pair) -> None:
-    bad, _ = pair.ask({"do": "add"}, size=200_000_000)
-    assert bad["sum"] == 50_000_000
-
-
-def test_lost_supernode_is_replaced_while_the_worker_works_on(pair: Pair) -> None:
+def test_lost_nodes_come_back_at_once_and_nothing_of_them_is_left(pair: Pair) -> None:
     (pair.bad.site / "sleeping").unlink(missing_ok=True)
     calls = pair.calls
-    asked = {"do": "sleep", "s": 4, "n": 1000, "study": "one"}
+    study = pair.federation.approve(pair.bad.site, 1)
+    asked = {"do": "sleep", "s": 4, "n": 1000, "study": study}
     pair.federation.ask("bad", "train", asked)
     pair.harness.wait_for(pair.bad.site / "sleeping")
+    # One loses its SuperNode in the middle of its work, the other one is killed as a whole.
     (supernode,) = _children(pair.bad.process.pid, "client.node.supernode")
     os.kill(supernode, signal.SIGKILL)
-    again = _until_it_is_back(pair, asked)
-    assert again["document"]["calls"] == calls + 1
-    pair.serves_again()
-
-
-def test_the_same_request_is_computed_once(pair: Pair) -> None:
-    asked = {"do": "add", "n": 2000, "study": "one"}
-    first, second = (pair.federation.told("bad", "train", asked) for _ in range(2))
-    assert first == second
-    other = pair.federation.told("bad", "train", {**asked, "study": "two"})
-    assert other["document"]["calls"] == first["document"]["calls"] + 1
-
-
-def test_nothing_is_left_of_a_node_that_is_killed(pair: Pair) -> None:
-    children = _children(pair.bad.process.pid)
+    children = _children(pair.good.process.pid)
     assert len(children) >= 3  # SuperNode, worker, and the undertakers
-    pair.bad.process.kill()
-    pair.bad.process.wait()
+    pair.good.process.kill()
+    pair.good.process.wait()
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
-    # It comes back although the server has not yet noticed that it was gone.
-    pair.bad = pair.harness.troublesome(pair.bad.site)
-    again = _until_it_is_back(pair, {"do": "add", "n": 2000, "study": "one"})
-    assert again["document"]["site"] == "bad"
+    pair.good = pair.harness.troublesome(pair.good.site)
+    # The work that was under way went on, and is not done again.
+    assert _until_it_is_back(pair, "bad", asked)["document"]["calls"] == calls + 1
+    assert _until_it_is_back(pair, "good", {"do": "add"})["document"]["site"] == "good"
+    pair.serves_again()
 
 
-def _until_it_is_back(pair: Pair, asked: dict[str, Any]) -> dict[str, Any]:
+def test_the_same_request_is_computed_once(pair: Pair) -> None:
+    one, two = (pair.federation.approve(pair.bad.site, seed) for seed in (1, 2))
+    asked = {"do": "add", "n": 2000, "study": one}
+    first, second = (pair.federation.told("bad", "train", asked) for _ in range(2))
+    assert first == second
+    other = pair.federation.told("bad", "train", {**asked, "study": two})
+    assert other["document"]["calls"] == first["document"]["calls"] + 1
+    # What was kept is no way around a decision that was taken back.
+    decide(pair.bad.site, known(pair.bad.site)[0].study_hash, "declined")
+    third = pair.federation.told("bad", "train", asked)
+    assert third["document"]["calls"] == other["document"]["calls"] + 1
+
+
+def test_preflight_finds_all_well_but_a_server_with_open_doors(pair: Pair) -> None:
+    lines = {line.what: line for line in preflight(pair.bad.site)}
+    # This SuperLink stands in the open, as concors-server's does not, and its authority ends soon.
+    assert {what for what, line in lines.items() if not line.good} == {"doors", "authority"}
+    assert lines["clock"].good
+
+
+def _until_it_is_back(pair: Pair, site: str, asked: dict[str, Any]) -> dict[str, Any]:
     """Ask as the server does, which asks the same again when a node was started anew."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        told = pair.federation.told("bad", "train", asked)
+        told = pair.federation.told(site, "train", asked)
         if "document" in told:
             return told
         time.sleep(1)
