@@ -97,7 +97,7 @@ def configure() -> None:
     level, form = _settings(os.environ.get(VARIABLE, ""))
     plain = Nameless("%(asctime)s %(levelname)s %(name)s: %(message)s")
     _HANDLER.setFormatter(JsonLines() if form == "json" else plain)
-    for name in PACKAGES:
+    for name in (*PACKAGES, "concors"):
         logger = logging.getLogger(name)
         logger.setLevel(level.upper())
         if _HANDLER not in logger.handlers:

@@ -15,8 +15,11 @@ from protocol.errors import DataError
 
 __all__ = ["compare_logs"]
 
-# Said by the centre or by Flower, of a hospital that did not say anything itself.
-NOT_THE_HOSPITALS = frozenset({"E501", "E502", "E503", "E504"})
+# Said by the centre or by Flower of a hospital that did not say anything itself, or by what watches
+# over the hospital's work (expired, hung, killed), in place of the work that would have noted it.
+NOT_THE_HOSPITALS = frozenset({"E400", "E501", "E502", "E503", "E504", "E830"})
+# Who somebody is, and what a study is going to be: nothing of a patient, and no line of its own.
+NOT_NOTED = frozenset({"query.hello", "query.manifest"})
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -104,7 +107,7 @@ def _answered(
     site: str,
 ) -> None:
     detail, number = line["detail"], line["index"] + 1
-    if detail["outcome"] in NOT_THE_HOSPITALS:
+    if detail["outcome"] in NOT_THE_HOSPITALS or detail["type"] in NOT_NOTED:
         return
     own = [each["detail"] for each in noted.get(detail["request"], [])]
     same = [each for each in own if each.get("outcome") == detail["outcome"]]

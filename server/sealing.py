@@ -27,7 +27,8 @@ __all__ = ["RECORD", "REPORT_WRITTEN", "SBOM", "SEALED", "artefacts", "note_repo
 
 RECORD, SBOM = "record.json", "sbom.json"
 SEALED, REPORT_WRITTEN = "run.sealed", "report.written"
-FILES = ("results.json", "report.html", SBOM)
+# The signed paper of a consortium's run is there only where a server started it.
+FILES = ("manifest.json", "results.json", "report.html", SBOM)
 FOLDERS = ("start", "designs")
 KEPT = frozenset({".json", ".jsonl", ".md", ".safetensors"})
 PARTS = ("concors", "flwr", "numpy", "scipy", "torch", "safetensors", "cryptography", "opacus")
