@@ -82,6 +82,8 @@ def dashboard(
             access_log=False,
             log_level="warning",
             server_header=False,
+            # Nothing here speaks WebSocket.
+            ws="none",
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
@@ -109,6 +111,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Whoever opens the link at once waits, and is not refused.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigError(

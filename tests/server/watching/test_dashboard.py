@@ -48,7 +48,7 @@ class Control:
         (run_dir / "run.json").write_text(json.dumps({"state": state}))
 
 
-def running(recorded_run: Path, folder: Path, lines: int = 12) -> Path:
+def running(recorded_run: Path, folder: Path, lines: int = 14) -> Path:
     """Return a run as it was after so many lines of progress."""
     shutil.copytree(recorded_run, folder)
     text = (folder / "progress.jsonl").read_text().splitlines(keepends=True)
@@ -368,10 +368,12 @@ def served(server_dir: Path) -> Iterator[Served]:
     """The server's directory on a real port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    # From now on who comes early waits, instead of being shown the browser's own page of errors.
+    listener.listen()
     port = listener.getsockname()[1]
     access, control = Access(port), Control()
     app = dashboard_app(server_dir, access, control)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     origin = f"http://127.0.0.1:{port}"
@@ -403,10 +405,11 @@ def test_the_page_shows_the_run_follows_it_and_loads_nothing_else(
     browser: Any, served: Served, server_dir: Path, recorded_run: Path, tmp_path: Path
 ) -> None:
     opened(browser, served)
-    assert text(browser, "#sentence") == (
-        "Round 1 of 3 of the stage prognosis: 0 of 3 answered, waiting for alder, birch, cedar."
+    # It began when the run was recorded, so the page may add that it takes long.
+    assert text(browser, "#sentence").startswith(
+        "Round 1 of 3 of the stage prognosis: 0 of 3 answered, waiting for alder, birch, cedar"
     )
-    assert "working" in text(browser, "#hospital-table")
+    assert text(browser, "#hospital-table").count("working") >= 2
     # As in the folder: three curves of three points, though progress was cut.
     assert browser.run("document.querySelectorAll('#curves path').length") == 3
     assert browser.run("document.querySelectorAll('#curves circle').length") == 9
