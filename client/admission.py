@@ -4,8 +4,7 @@ Simulations and hospitals that have joined no consortium need no approval; what 
 says holds everywhere.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -13,15 +12,14 @@ from flwr.app import Message
 
 from client.approval import require_approval, study_hash_of
 from client.hospital import Hospital
-from client.manifests import audit_log, check_terms
+from client.manifests import check_terms
 from client.membership import has_joined
 from client.policy import load_policy
 from client.site import load_site
-from protocol import audit
 from protocol.config import Study
-from protocol.errors import ConcorsError, PolicyError
+from protocol.errors import PolicyError
 
-__all__ = ["admit", "admit_cohort", "recorded"]
+__all__ = ["admit", "admit_cohort"]
 
 MEGABYTE = 1e6
 
@@ -46,25 +44,24 @@ def admit(
         If the study's manifest has expired.
     """
     kind = message.metadata.message_type
-    with recorded(site_dir, kind, study.name, study_hash_of(message)):
-        policy = load_policy(site_dir, load_site(site_dir))
-        size_mb = _size_bytes(message) / MEGABYTE
-        if size_mb > policy.max_payload_mb:
+    policy = load_policy(site_dir, load_site(site_dir))
+    size_mb = _size_bytes(message) / MEGABYTE
+    if size_mb > policy.max_payload_mb:
+        raise PolicyError(
+            f"The request has {size_mb:.1f} MB, and this hospital's policy allows "
+            f"{policy.max_payload_mb:g} MB; send less, or ask the hospital to allow more."
+        )
+    if has_joined(site_dir):
+        require_approval(site_dir, study_hash_of(message))
+    check_terms(policy, study, {})
+    if kind.startswith("train") and policy.hours:
+        moment = now()
+        if not any(window.holds(moment) for window in policy.hours):
+            windows = ", ".join(f"{' '.join(w.days)} {w.begin}-{w.until}" for w in policy.hours)
             raise PolicyError(
-                f"The request has {size_mb:.1f} MB, and this hospital's policy allows "
-                f"{policy.max_payload_mb:g} MB; send less, or ask the hospital to allow more."
+                f"This hospital trains at certain hours only ({windows}), and there it is "
+                f"{moment:%a %H:%M}; ask again then."
             )
-        if has_joined(site_dir):
-            require_approval(site_dir, study_hash_of(message))
-        check_terms(policy, study, {})
-        if kind.startswith("train") and policy.hours:
-            moment = now()
-            if not any(window.holds(moment) for window in policy.hours):
-                windows = ", ".join(f"{' '.join(w.days)} {w.begin}-{w.until}" for w in policy.hours)
-                raise PolicyError(
-                    f"This hospital trains at certain hours only ({windows}), and there it is "
-                    f"{moment:%a %H:%M}; ask again then."
-                )
 
 
 def admit_cohort(hospital: Hospital, study: Study, message: Message) -> None:
@@ -80,13 +77,10 @@ def admit_cohort(hospital: Hospital, study: Study, message: Message) -> None:
     events = sum(patient.event > 0 for patient in patients)
     if len(patients) >= least.patients and events >= least.events:
         return
-    with recorded(
-        hospital.directory, message.metadata.message_type, study.name, study_hash_of(message)
-    ):
-        raise PolicyError(
-            f"This hospital takes part with at least {least.patients} patients and {least.events} "
-            "events only, and has fewer; leave it out, or ask it to lower minimum in its policy."
-        )
+    raise PolicyError(
+        f"This hospital takes part with at least {least.patients} patients and {least.events} "
+        "events only, and has fewer; leave it out, or ask it to lower minimum in its policy."
+    )
 
 
 def _size_bytes(message: Message) -> int:
@@ -101,17 +95,3 @@ def _size_bytes(message: Message) -> int:
         if isinstance(value, str | bytes)
     )
     return arrays + texts
-
-
-@contextmanager
-def recorded(
-    site_dir: Path, kind: str, study: str | None, study_hash: str | None
-) -> Iterator[None]:
-    """Write each refusal that is raised inside into the hospital's audit log, and pass it on."""
-    try:
-        yield
-    except ConcorsError as error:
-        told = {"message": kind, "study": study, "hash": study_hash}
-        told |= {"code": error.code, "sentence": error.sentence}
-        audit.append(audit_log(site_dir), "refused", told, sync=True)
-        raise

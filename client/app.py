@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.admission import admit, admit_cohort, recorded
+from client.admission import admit, admit_cohort
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
@@ -35,10 +35,13 @@ def _answer(
     hospital = open_hospital(directory, question.study)
     admit_cohort(hospital, question.study, message)
     if _masked(hospital, question.study, message):
-        from client.secure_answers import enter_question, masked_answer
+        from client.secure_answers import counted_exactly, enter_question, masked_answer
 
-        secure = enter_question(hospital, message.metadata.message_type, question)
-        content = masked_answer(secure, question, _answered(hospital, question, message, function))
+        kind = message.metadata.message_type
+        secure = enter_question(hospital, kind, question)
+        exact = counted_exactly(hospital, question.study, kind)
+        answer = _answered(exact, question, message, function)
+        content = masked_answer(secure, hospital, kind, question, answer)
     else:
         content = _answered(hospital, question, message, function).to_records()
     _record(hospital, message, context, content)
@@ -69,20 +72,23 @@ def _masked(hospital: Hospital, study: Study, message: Message) -> bool:
 def _train(
     message: Message, context: Context, function: Callable[[Hospital, TrainRequest], TrainReply]
 ) -> Message:
+    from client.downlink import whole_request
+
     request = TrainRequest.from_records(message.content)
     directory = site_directory(context)
     admit(directory, request.study, message)
     hospital = open_hospital(directory, request.study)
     admit_cohort(hospital, request.study, message)
+    request = whole_request(hospital, request)
     if _masked(hospital, request.study, message):
-        from client.secure_training import enter_training, masked_reply
+        from client.secure_training import answer_masked
 
-        secure = enter_training(hospital, message.metadata.message_type, request)
-        reply = function(hospital, request)
-        content = masked_reply(secure, request, reply)
+        reply, content = answer_masked(hospital, message.metadata.message_type, request, function)
     else:
+        from client.uplink import packed_reply
+
         reply = function(hospital, request)
-        content = reply.to_records()
+        content = packed_reply(hospital, request, reply).to_records()
     _record(hospital, message, context, content)
     return Message(content, reply_to=message)
 
@@ -114,8 +120,7 @@ def manifest(message: Message, context: Context) -> Message:
     from client.manifests import receive
 
     directory = site_directory(context)
-    with recorded(directory, message.metadata.message_type, None, None):
-        decision = receive(directory, unpack(message.content, "The server's manifest"))
+    decision = receive(directory, unpack(message.content, "The server's manifest"))
     return Message(Answer({"decision": decision}).to_records(), reply_to=message)
 
 

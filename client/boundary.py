@@ -50,7 +50,7 @@ def guarded(handler: Handler) -> Handler:
                 "else.",
             )
             _log(context, handler.__name__, error)
-        record_refusal(message, context, refusal.code)
+        record_refusal(message, context, refusal)
         return Message(refusal.to_error(), reply_to=message)
 
     return reply

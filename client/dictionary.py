@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from protocol.errors import DataError
+from protocol.units import UNITS
 
 __all__ = ["AS_IS", "COVARIATES", "Covariate", "convert", "covariate", "is_plausible"]
 
@@ -50,17 +51,19 @@ def _flag() -> Covariate:
 # Creatinine: molar mass 113.12 g/mol, so 1 mg/dL = 88.4 umol/L. NT-proBNP: 8,457 g/mol, so
 # 1 pmol/L = 8.457 pg/mL. 1 kPa = 7.50062 mmHg.
 COVARIATES: dict[str, Covariate] = {
-    "age": Covariate("years", {"years": 1.0, "months": 1 / 12}, 0, 120),
-    "sex": Covariate("1 = male, 0 = female", {"sex": 1.0, "M/F": 1.0, "0/1": 1.0}, 0, 1, SEX),
-    "bmi": Covariate("kg/m2", {"kg/m2": 1.0, "kg/m^2": 1.0}, 10, 80),
-    "height": Covariate("cm", {"cm": 1.0, "m": 100.0}, 50, 250),
-    "weight": Covariate("kg", {"kg": 1.0, "lb": 0.45359237}, 20, 350),
-    "heart_rate": Covariate("bpm", {"bpm": 1.0, "1/min": 1.0, "Hz": 60.0}, 20, 250),
-    "sbp": Covariate("mmHg", {"mmHg": 1.0, "kPa": 7.50062}, 40, 300),
-    "qrs": Covariate("ms", {"ms": 1.0, "s": 1000.0}, 40, 300),
-    "nyha": Covariate("class 1-4", {"class": 1.0, "class 1-4": 1.0, "1-4": 1.0}, 1, 4, NYHA),
-    "creatinine": Covariate("umol/L", {"umol/L": 1.0, "mg/dL": 88.4}, 15, 2500),
-    "nt_probnp": Covariate("pg/mL", {"pg/mL": 1.0, "ng/L": 1.0, "pmol/L": 8.457}, 1, 300_000),
+    "age": Covariate(UNITS["age"], {"years": 1.0, "months": 1 / 12}, 0, 120),
+    "sex": Covariate(UNITS["sex"], {"sex": 1.0, "M/F": 1.0, "0/1": 1.0}, 0, 1, SEX),
+    "bmi": Covariate(UNITS["bmi"], {"kg/m2": 1.0, "kg/m^2": 1.0}, 10, 80),
+    "height": Covariate(UNITS["height"], {"cm": 1.0, "m": 100.0}, 50, 250),
+    "weight": Covariate(UNITS["weight"], {"kg": 1.0, "lb": 0.45359237}, 20, 350),
+    "heart_rate": Covariate(UNITS["heart_rate"], {"bpm": 1.0, "1/min": 1.0, "Hz": 60.0}, 20, 250),
+    "sbp": Covariate(UNITS["sbp"], {"mmHg": 1.0, "kPa": 7.50062}, 40, 300),
+    "qrs": Covariate(UNITS["qrs"], {"ms": 1.0, "s": 1000.0}, 40, 300),
+    "nyha": Covariate(UNITS["nyha"], {"class": 1.0, "class 1-4": 1.0, "1-4": 1.0}, 1, 4, NYHA),
+    "creatinine": Covariate(UNITS["creatinine"], {"umol/L": 1.0, "mg/dL": 88.4}, 15, 2500),
+    "nt_probnp": Covariate(
+        UNITS["nt_probnp"], {"pg/mL": 1.0, "ng/L": 1.0, "pmol/L": 8.457}, 1, 300_000
+    ),
     "diabetes": _flag(),
     "af": _flag(),
     "nsvt": _flag(),

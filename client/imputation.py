@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.errors import DataError
-from protocol.stats.normal_equations import NormalEquations
+from protocol.stats.normal_equations import INTERCEPT, NormalEquations
 
 __all__ = ["INTERCEPT", "Gaps", "Step", "complete", "equations", "predictors"]
 
 FloatArray = npt.NDArray[np.float64]
-INTERCEPT = "(intercept)"
 MAX_STEPS = 5000
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.measure import segment_patients, training_values
-from client.public_ranges import public_ranges
 from client.segment import labelled
 from client.segment_validation import overlap_and_agreement
 from privacy.noised_sums import Block, clamped, one_cell
 from privacy.policy import PrivacyPolicy
 from protocol.arrays import fingerprint
 from protocol.payload import Answer, Question
+from protocol.public_ranges import public_ranges
 from protocol.stats import Moments, OverlapSums
 from protocol.stats.sums import FloatArray, IntArray
 

@@ -22,16 +22,13 @@ from client.dictionary import COVARIATES
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.private_moments import told_moments
-from client.public_ranges import FLAG, public_ranges
 from client.segment import labelled
 from client.subgroups import subgroups
 from client.survey import (
     MONTHS_PER_YEAR,
-    STEP_MONTHS,
     covariate_matrix,
     had_event,
     has_outcome,
-    survey_grid,
 )
 from privacy.consistency import nearest_table, whole_counts
 from privacy.noised_sums import Block, clamped, one_cell
@@ -39,10 +36,12 @@ from privacy.policy import PrivacyPolicy
 from privacy.suppression import suppress_count, suppress_counts
 from protocol.config import Study
 from protocol.payload import Answer, Question
+from protocol.public_ranges import FLAG, public_ranges
 from protocol.stats import LifeTable, Moments
 from protocol.stats.missingness import Missingness
 from protocol.stats.sums import FloatArray
 from protocol.subgroups import GROUPS
+from protocol.survey_grid import STEP_MONTHS, survey_grid
 
 __all__ = ["survey", "survey_blocks", "survey_document"]
 

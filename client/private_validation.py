@@ -17,14 +17,13 @@ from client.cohort import Patient
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.prediction import network_outputs, predicted_survival
-from client.prognosis_validation import SCORE_BINS, group_names
 from client.survey import had_event, has_outcome, validation_patients
 from privacy.consistency import in_multiples, nearest_table, whole_counts
 from privacy.noised_sums import Block, one_cell
 from privacy.policy import PrivacyPolicy
 from protocol.arrays import fingerprint
 from protocol.errors import PayloadError, PrivacyError
-from protocol.evaluation import EvaluationPlan, horizon_key
+from protocol.evaluation import SCORE_BINS, EvaluationPlan, group_names, horizon_key
 from protocol.payload import Answer, Question
 from protocol.stats import Histogram, LifeTable, ScoreTable, monthly_grid, risk_group
 from protocol.stats.score_table import COLUMNS

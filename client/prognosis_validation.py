@@ -7,7 +7,7 @@ from client.hospital import Hospital
 from client.judged import Judged
 from client.prediction import network_outputs, predicted_risk, predicted_survival
 from client.survey import has_outcome
-from protocol.evaluation import horizon_key
+from protocol.evaluation import SCORE_BINS, group_names, horizon_key
 from protocol.payload import Answer, Question
 from protocol.stats import (
     Calibration,
@@ -18,15 +18,7 @@ from protocol.stats import (
     risk_group,
 )
 
-__all__ = ["SCORE_BINS", "group_names", "scores", "validate"]
-
-SCORE_BINS = 200
-GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
-
-
-def group_names(num_groups: int) -> tuple[str, ...]:
-    """Return what groups of predicted risk are called, lowest first."""
-    return GROUP_NAMES.get(num_groups) or tuple(f"group {k + 1}" for k in range(num_groups))
+__all__ = ["scores", "validate"]
 
 
 def scores(hospital: Hospital, question: Question) -> Answer:

@@ -18,6 +18,7 @@ from protocol import audit
 from protocol.code import code_hash
 from protocol.custody import Heads, attach_heads, carried, subject
 from protocol.errors import ConcorsError, PrivacyError
+from protocol.refusal import Refusal
 
 __all__ = ["audit_log", "record_answer", "record_refusal"]
 
@@ -62,14 +63,16 @@ def record_answer(
     log.info("answered %s", message.metadata.message_type, extra=_told(about))
 
 
-def record_refusal(message: Message, context: Context, code: str) -> None:
+def record_refusal(message: Message, context: Context, refusal: Refusal) -> None:
     """Write down that a message was refused, as far as there is a hospital to write it at."""
+    code = refusal.code
     try:
         site_dir = site_directory(context)
         about = _about(message, context, load_site(site_dir).name)
         path = audit_log(site_dir)
         path.parent.mkdir(exist_ok=True)
-        audit.append(path, message.metadata.message_type, {**about, "outcome": code})
+        told = {**about, "outcome": code, "sentence": refusal.sentence}
+        audit.append(path, message.metadata.message_type, told)
         log.warning("refused %s: %s", message.metadata.message_type, code, extra=_told(about))
     except (ConcorsError, OSError) as error:
         why = error.sentence if isinstance(error, ConcorsError) else type(error).__name__

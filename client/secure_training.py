@@ -4,18 +4,26 @@ The centre sees a sum; a number that is not finite or out of range would ruin it
 finiteness, range and weight are checked here, where the update still is one hospital's.
 """
 
+from collections.abc import Callable
+
 from flwr.app import RecordDict
 
 from client.hospital import Hospital
+from client.secure_answers import counted_exactly
 from client.secure_rounds import SecureRound, enter
 from privacy.secure_sum.packing import Packing
 from privacy.secure_sum.quantise import FixedPoint, WordArray
+from privacy.secure_sum.statistics import pack_statistics
 from privacy.updates import PrivateUpdates
 from protocol.arrays import check_finite, check_layout, fingerprint, layout
 from protocol.errors import PayloadError, PrivacyError
 from protocol.payload import TrainReply, TrainRequest
+from protocol.stats.vectors import same_labels
+from protocol.summed.gradient import no_gradient, to_gradient
 
-__all__ = ["enter_training", "masked_reply"]
+__all__ = ["GRADIENT", "answer_masked", "enter_training", "masked_gradient", "masked_reply"]
+
+GRADIENT = "train.gradient"
 
 
 def enter_training(hospital: Hospital, message_type: str, request: TrainRequest) -> SecureRound:
@@ -26,6 +34,10 @@ def enter_training(hospital: Hospital, message_type: str, request: TrainRequest)
     PrivacyError
         As `client.secure_rounds.enter`, or if the study's rule looks at single updates.
     """
+    if message_type == GRADIENT:
+        share = {"agreed": request.agreed, "model": fingerprint(request.arrays)}
+        question = f"{message_type}/{request.round_index}"
+        return enter(hospital.directory, request.study, message_type, share, question)
     if request.control is not None:
         raise PrivacyError(
             "SCAFFOLD's control variates are updates of single hospitals, which a secure sum does "
@@ -40,6 +52,51 @@ def enter_training(hospital: Hospital, message_type: str, request: TrainRequest)
     }
     question = f"{request.stage}/{request.round_index}"
     return enter(hospital.directory, request.study, message_type, asked, question)
+
+
+def answer_masked(
+    hospital: Hospital,
+    message_type: str,
+    request: TrainRequest,
+    function: Callable[[Hospital, TrainRequest], TrainReply],
+) -> tuple[TrainReply, RecordDict]:
+    """Do a round's work and return its reply and what of it leaves.
+
+    Raises
+    ------
+    PrivacyError, PayloadError
+        As `enter_training`, `masked_gradient` and `masked_reply`.
+    """
+    secure = enter_training(hospital, message_type, request)
+    if message_type == GRADIENT:
+        reply = function(counted_exactly(hospital, request.study, message_type), request)
+        return reply, masked_gradient(secure, request, reply)
+    reply = function(hospital, request)
+    return reply, masked_reply(secure, request, reply)
+
+
+def masked_gradient(secure: SecureRound, request: TrainRequest, reply: TrainReply) -> RecordDict:
+    """Return a hospital's share of the gradient of a pooled likelihood as its masked vector.
+
+    Raises
+    ------
+    PrivacyError
+        If a number is out of the sum's range.
+    PayloadError
+        If the reply is not of the network that was sent, or not finite.
+    """
+    section, where = request.study.secure_aggregation, "This hospital's gradient"
+    if section is None:
+        raise PrivacyError("This study has no secure_aggregation; send no masked gradient.")
+    check_finite(reply.arrays, where)
+    blank = no_gradient(layout(request.arrays))
+    loss = reply.metrics.get("loss", 0.0) * reply.num_events
+    share = to_gradient(reply.arrays, reply.num_patients, reply.num_events, loss)
+    if not same_labels(share, blank):
+        raise PayloadError(f"{where} is of another network than the one that was sent.")
+    tree = {"gradient": share}
+    words = pack_statistics(tree, secure.num_hospitals, section.sum_step_bits)
+    return secure.mask(words).to_records()
 
 
 def masked_reply(secure: SecureRound, request: TrainRequest, reply: TrainReply) -> RecordDict:

@@ -21,12 +21,11 @@ from privacy.suppression import withheld_groups
 from protocol.errors import PayloadError
 from protocol.payload import Answer, Question
 from protocol.stats import PairCounts
-from protocol.subgroups import AGE_LIMITS_YEARS, GROUPS, MODELS, UNKNOWN
+from protocol.subgroups import AGE_LIMITS_YEARS, GROUPS, MODELS, UNKNOWN, field_strength_group
 
 __all__ = ["judge", "subgroups"]
 
 Mask = npt.NDArray[np.bool_]
-FIELD_TOLERANCE_T = 0.11  # 2.89 T and 1.49 T are what headers of 3 T and 1.5 T scanners say
 Masks = Mapping[str, Mapping[str, Mask]]
 
 
@@ -40,7 +39,7 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, dict[str, Mask]]:
     band = np.searchsorted(AGE_LIMITS_YEARS, age, side="right")
     of = {
         "vendor": [p.vendor if p.has_images else UNKNOWN for p in patients],
-        "field_strength_t": [_field_strength(p) for p in patients],
+        "field_strength_t": [field_strength_group(p.field_strength_t) for p in patients],
         "sex": [{0.0: "female", 1.0: "male"}.get(value, UNKNOWN) for value in sex.tolist()],
         "age": [
             GROUPS["age"][place] if np.isfinite(years) else UNKNOWN
@@ -51,14 +50,6 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, dict[str, Mask]]:
         attribute: {group: np.array([name == group for name in of[attribute]], bool) for group in g}
         for attribute, g in GROUPS.items()
     }
-
-
-def _field_strength(patient: Patient) -> str:
-    tesla = patient.field_strength_t
-    if not np.isfinite(tesla):
-        return UNKNOWN
-    near = [name for name in ("1.5", "3.0") if abs(tesla - float(name)) <= FIELD_TOLERANCE_T]
-    return near[0] if near else "other"
 
 
 def judge(hospital: Hospital, question: Question) -> Answer:

@@ -15,19 +15,17 @@ from protocol.config import Study
 from protocol.payload import Answer, Question
 from protocol.stats import LifeTable, Moments
 from protocol.stats.missingness import Missingness
+from protocol.survey_grid import STEP_MONTHS, survey_grid
 
 __all__ = [
     "MONTHS_PER_YEAR",
-    "STEP_MONTHS",
     "covariate_matrix",
     "had_event",
     "has_outcome",
     "survey",
-    "survey_grid",
     "validation_patients",
 ]
 
-STEP_MONTHS = 6.0
 MONTHS_PER_YEAR = 12.0
 
 
@@ -54,12 +52,6 @@ def covariate_matrix(patients: Sequence[Patient], names: Sequence[str]) -> np.nd
     """Return covariates as float64 (num_patients, num_names), NaN where missing."""
     rows = [[patient.covariates.get(name, np.nan) for name in names] for patient in patients]
     return np.array(rows, dtype=np.float64).reshape(len(patients), len(names))
-
-
-def survey_grid(study: Study) -> tuple[float, ...]:
-    """Return the half-years of the surveyed life table, months."""
-    steps = round(study.prognosis.max_horizon_months / STEP_MONTHS)
-    return tuple(STEP_MONTHS * step for step in range(steps + 1))
 
 
 def _suppressed_counts(values: Iterable[str], min_cell: int) -> dict[str, int | None]:

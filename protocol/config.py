@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocol.compression_config import Compression
 from protocol.errors import ConfigError
 from protocol.privacy_config import PrivacyAsked
 from protocol.secure_config import SecureAggregation
@@ -151,6 +152,8 @@ class Rounds(Frozen):
     on_missing : {"stop", "warn"}
         What follows then: the study ends with a sentence and can be resumed, or
         it goes on and its results, its report and its exit code say who was missing.
+    compression : Compression
+        In how many bytes models travel; by default as they are.
     """
 
     join_s: float = Field(600.0, gt=0)
@@ -160,6 +163,7 @@ class Rounds(Frozen):
     max_reply_mb: float = Field(1024.0, gt=0)
     max_missed: int = Field(3, ge=1)
     on_missing: Literal["stop", "warn"] = "stop"
+    compression: Compression = Compression()
 
 
 class Study(Frozen):
@@ -267,11 +271,13 @@ class Study(Frozen):
                 f"secure_aggregation needs {least} training hospitals and there are "
                 f"{len(self.hospitals.train)}; name more, or leave it out"
             )
-        if self.validate_.designs:
-            raise ValueError(
-                f"the design {self.validate_.designs[0]} asks hospitals one by one, which "
-                "secure_aggregation does not; leave it out"
-            )
+        everything = section.cover == "everything"
+        for design in self.validate_.designs:
+            if design != "bootstrap" or not everything:
+                raise ValueError(
+                    f"the design {design} asks hospitals one by one, which secure_aggregation "
+                    "does not; leave it out"
+                )
         for stage in ("sort", "segment", "prognosis"):
             strategy = getattr(self, stage).strategy
             if stage in self.stages and (strategy.name == "scaffold" or strategy.ask != "all"):
@@ -279,22 +285,62 @@ class Study(Frozen):
                     f"{stage}.strategy looks at the update of one hospital (scaffold, or one in "
                     "turn), and secure_aggregation shows sums only; choose another"
                 )
-        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS:
+        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS and not everything:
             raise ValueError(
                 f"the head {self.prognosis.head} needs sums over risk sets, which "
-                "secure_aggregation does not cover; choose another head"
+                "secure_aggregation covers only where it covers everything; choose another head"
+            )
+        if self.prognosis.head == "cox_two_phase" and section.updates is not None:
+            raise ValueError(
+                "secure_aggregation.updates adds noise to updates, and the head cox_two_phase "
+                "sends gradients; choose another head, or leave updates out"
             )
         if "regression" in self.stages:
             self._summable_regression()
         return self
 
-    def _summable_regression(self) -> None:
-        section = self.regression
-        by_hospital = section.chooses_penalty and section.fold_by == "hospitals"
-        if section.form != "stratified" or section.missing == "impute" or by_hospital:
+    @model_validator(mode="after")
+    def _compressible(self) -> Self:
+        compression = self.rounds.compression
+        if not compression.is_used:
+            return self
+        if self.secure_aggregation is not None:
             raise ValueError(
-                "secure_aggregation covers the stratified regression without imputation, and no "
-                "penalty chosen by leaving hospitals out, whose difference shows each hospital"
+                "rounds.compression and secure_aggregation exclude each other: masks cancel only "
+                "in the exact numbers of the field they are added in; set compression to none"
+            )
+        for stage in ("sort", "segment", "prognosis"):
+            strategy = getattr(self, stage).strategy
+            if stage in self.stages and strategy.name == "scaffold":
+                raise ValueError(
+                    f"{stage}.strategy scaffold computes a hospital's control variate from its "
+                    "model at both ends, and a compressed model is not the hospital's own; set "
+                    "rounds.compression to none, or choose another strategy"
+                )
+            if stage in self.stages and strategy.ask != "all" and compression.down != "none":
+                raise ValueError(
+                    f"{stage}.strategy asks one hospital in turn, which never has the model of the "
+                    "round before; set rounds.compression.down to none"
+                )
+        if "prognosis" in self.stages and self.prognosis.head == "cox_two_phase":
+            raise ValueError(
+                "the head cox_two_phase adds up exact gradients, not models; set "
+                "rounds.compression to none, or choose another head"
+            )
+        return self
+
+    def _summable_regression(self) -> None:
+        section, secure = self.regression, self.secure_aggregation
+        if section.chooses_penalty and section.fold_by == "hospitals":
+            raise ValueError(
+                "secure_aggregation covers no penalty chosen by leaving hospitals out, whose "
+                "difference shows each hospital; set regression.fold_by to patients"
+            )
+        plain = section.form != "stratified" or section.missing == "impute"
+        if plain and secure is not None and secure.cover == "training":
+            raise ValueError(
+                "secure_aggregation covers the pooled form and imputation only where it covers "
+                "everything; set secure_aggregation.cover, or fit the stratified form"
             )
 
     @property

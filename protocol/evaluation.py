@@ -17,18 +17,23 @@ from protocol.stats.sums import require
 
 __all__ = [
     "ROLES",
+    "SCORE_BINS",
     "SMALLEST_G",
     "AskedCurve",
     "EvaluationPlan",
     "Role",
     "bounded_weights",
     "evaluation_grid",
+    "group_names",
     "horizon_key",
 ]
 
 Role = Literal["train", "external"]
 ROLES: tuple[Role, ...] = ("train", "external")
 MAX_CURVES = 48
+# Of the histograms of predicted risk in [0, 1], from which cut points are agreed.
+SCORE_BINS = 200
+GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 # A weight 1 / G above 50 lets one patient outweigh a small hospital, in a figure as in its privacy.
 SMALLEST_G = 0.02
 KEYS = frozenset(
@@ -167,3 +172,8 @@ def bounded_weights(curve: CensoringCurve) -> CensoringCurve:
 def horizon_key(months: float) -> str:
     """Return the name of a horizon in documents and results, e.g. ``"60"``."""
     return f"{months:g}"
+
+
+def group_names(num_groups: int) -> tuple[str, ...]:
+    """Return what groups of predicted risk are called, lowest first."""
+    return GROUP_NAMES.get(num_groups) or tuple(f"group {k + 1}" for k in range(num_groups))

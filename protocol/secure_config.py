@@ -1,6 +1,6 @@
 """The section of a study that has models and sums aggregated without anybody seeing one of them."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,10 +58,17 @@ class UpdatePrivacy(Frozen):
 
 
 class SecureAggregation(Frozen):
-    """Secure sums of model updates and of the exact Cox regression's sums.
+    """Secure sums of model updates and of all statistics.
 
     Attributes
     ----------
+    cover : {"everything", "training"}
+        What travels masked: models and every statistic (survey, measurements, scores, regressions,
+        validations), or models and the stratified Cox regression only, everything else as each
+        hospital's own suppressed counts and sums.
+    min_cell : int
+        Under masks hospitals count exactly, and it is totals below this number of patients that
+        are withheld. Hospitals have minima of their own and take part in no study with a lower one.
     min_hospitals : int
         A sum over fewer is not opened; hospitals have minima of their own.
     threshold : int or None
@@ -70,11 +77,14 @@ class SecureAggregation(Frozen):
     step_bits : int
         Updates are rounded to multiples of ``2^-step_bits``.
     sum_step_bits : int
-        The same for sums of statistics, which travel in words of 64 bits.
+        The same for sums of a regression, which travel in words of 64 bits; what other statistics
+        are rounded to says `protocol.stats.vectors`.
     updates : UpdatePrivacy or None
         Noise on the sums of updates.
     """
 
+    cover: Literal["everything", "training"] = "everything"
+    min_cell: int = Field(5, ge=1)
     min_hospitals: int = Field(3, ge=3)
     threshold: int | None = Field(None, ge=3)
     step_bits: int = Field(24, ge=4, le=28)

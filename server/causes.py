@@ -4,12 +4,13 @@ import math
 from typing import Any
 
 from protocol.evaluation import ROLES, Role
+from protocol.secure_groups import role_in
 from protocol.stats import Moments, PairCounts, merge_all
 from protocol.stats.cumulative_incidence import CauseTable
 from server.cause_results import CauseRow, CauseSeen
 from server.centre import Centre
-from server.evaluation import role_of
 from server.findings import Findings
+from server.telling import ask_all
 
 __all__ = ["ask_causes", "cause_rows"]
 
@@ -23,13 +24,13 @@ def ask_causes(centre: Centre, findings: Findings) -> dict[Role, tuple[CauseRow,
         If too few hospitals answered.
     """
     sites, names = centre.study.hospitals.validating, centre.study.prognosis.causes
-    answers = centre.answers(
-        "evaluate.causes", sites, findings.agreed, findings.prognosis, may_decline=True
+    answers = ask_all(
+        centre, "evaluate.causes", sites, findings.agreed, findings.prognosis, may_decline=True
     )
     by_role: dict[Role, list[dict[str, Any]]] = {role: [] for role in ROLES}
-    for site in sites:
-        if answers.get(site):
-            by_role[role_of(centre, site)].append(answers[site])
+    for teller, answer in answers.items():
+        if answer:
+            by_role[role_in(centre.study, teller)].append(answer)
     return {role: cause_rows(told, names) for role, told in by_role.items() if told}
 
 

@@ -1,7 +1,7 @@
 """The coordinating centre while one study runs: whom it can reach, and how it asks."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,17 @@ DECLINED = frozenset({BudgetError.code, PrivacyError.code})
 
 @dataclass(frozen=True)
 class Centre:
-    """What every stage needs: the grid, the hospitals' nodes, the study and the run's folder."""
+    """What every stage needs: the grid, the hospitals' nodes, the study and the run's folder.
+
+    ``sums`` holds the sessions of secure sums, by question and group (see `server.telling`).
+    """
 
     grid: Grid
     nodes: Mapping[str, int]
     study: Study
     run_dir: Path
     progress: Progress
+    sums: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def audit_log(self) -> Path:

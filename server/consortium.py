@@ -38,7 +38,16 @@ from protocol import audit
 from protocol.errors import ConfigError
 from protocol.yaml_files import Frozen, parse, read_yaml
 
-__all__ = ["NAME", "Consortium", "Settings", "create", "load", "renew", "split_address"]
+__all__ = [
+    "NAME",
+    "SETTINGS_FILE",
+    "Consortium",
+    "Settings",
+    "create",
+    "load",
+    "renew",
+    "split_address",
+]
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 # What browsers have come to accept at most; nobody here has to, but a year is a good habit.
@@ -46,6 +55,7 @@ SERVER_LIFETIME = timedelta(days=397)
 A_DAY = timedelta(days=1)
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - the hospitals' port is for the outside, and guarded
+SETTINGS_FILE = "server.yaml"
 LOCAL_NAMES = ("localhost", "127.0.0.1")
 
 
@@ -186,9 +196,9 @@ def load(root: Path) -> Consortium:
     ConfigError
         If the directory holds none.
     """
-    if not (root / "server.yaml").is_file():
+    if not (root / SETTINGS_FILE).is_file():
         raise ConfigError(f"{root} holds no consortium; make one with `concors-server init`.")
-    settings = parse(Settings, read_yaml(root / "server.yaml"), "server.yaml")
+    settings = parse(Settings, read_yaml(root / SETTINGS_FILE), SETTINGS_FILE)
     split_address(settings.address)
     return Consortium(root.resolve(), settings)
 
@@ -243,7 +253,7 @@ def _write_server_certificate(
 
 def _write_settings(consortium: Consortium) -> None:
     values = consortium.settings.model_dump(mode="json")
-    write_atomic(consortium.root / "server.yaml", yaml.safe_dump(values, sort_keys=False).encode())
+    write_atomic(consortium.root / SETTINGS_FILE, yaml.safe_dump(values, sort_keys=False).encode())
 
 
 def _ed25519_pem(key: Ed25519PrivateKey) -> bytes:

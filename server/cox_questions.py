@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.errors import PrivacyError
+from protocol.secure_groups import tellers
 from protocol.stats import LifeTable, merge_all
 from protocol.stats.cox import CoxSums
 from protocol.stats.cox_grid import CoxGridSums
@@ -94,9 +95,11 @@ class CoxQuestions:
             # Hospitals open one question for one set of them, so a fit that somebody left goes on
             # from what was asked without them, and not from what all answered.
             self.beta = [float(value) for value in beta]
-            present, total = self.secure.ask(want, self.columns, beta, agreed)
-            self._note_present(present)
-            return [{want: total.to_dict()}]
+            summed = self.secure.ask(agreed, may_decline=True)
+            self._note_present(summed.hospitals)
+            section = self.centre.study.secure_aggregation
+            k = 1 if section is None else section.min_cell
+            return [{name: part.suppressed(k).to_dict() for name, part in summed.total.items()}]
         answers = self.centre.answers(QUESTION, self.sites, agreed, may_decline=True)
         present = tuple(site for site in self.sites if site in answers)
         if not present:
@@ -149,9 +152,8 @@ def _indicators(centre: Centre, findings: Findings) -> tuple[str, ...]:
 
 
 def _surveyed(centre: Centre, findings: Findings) -> list[dict[str, Any]]:
-    return [
-        findings.survey[site] for site in centre.study.hospitals.train if site in findings.survey
-    ]
+    names = tellers(centre.study, centre.study.hospitals.train)
+    return [findings.survey[name] for name in names if name in findings.survey]
 
 
 def missing_patients(centre: Centre, findings: Findings) -> dict[str, int]:

@@ -226,6 +226,7 @@ def _follow(directory: Path, folder: Path, detach: bool) -> None:
 def _print_until_over(folder: Path, console: Console, stop: threading.Event) -> None:
     from protocol.errors import ConcorsError
     from server.run_state import read
+    from server.watching.reading import state_of
 
     seen = 0
     while not stop.is_set():
@@ -233,6 +234,9 @@ def _print_until_over(folder: Path, console: Console, stop: threading.Event) -> 
         seen = _print_progress(folder, seen, console)
         if state.state == "finished":
             console.print(f"report: {folder / 'report.html'}")
+            # Finished, but without one of its hospitals: 2, as `concors-server watch` ends.
+            if (code := state_of(folder).exit_code) != 0:
+                raise typer.Exit(code)
             return
         if state.state == "stopped":
             console.print(f"{folder.name} was stopped; `concors-server resume` takes it up again.")

@@ -24,9 +24,9 @@ def describe(study: Study) -> Table:
     for stage, each in traffic(study).items():
         section = sections[stage]
         sent = (
-            f"{each.up_mb:.1f} MB down and up"
+            f"{_megabytes(each.up_mb)} MB down and up"
             if each.down_mb == each.up_mb
-            else f"{each.down_mb:.1f} MB down and {each.up_mb:.1f} MB up"
+            else f"{_megabytes(each.down_mb)} MB down and {_megabytes(each.up_mb)} MB up"
         )
         asked = "one hospital in turn" if section.strategy.ask == "in turn" else "all hospitals"
         table.add_row(
@@ -35,6 +35,13 @@ def describe(study: Study) -> Table:
             f"epochs of {asked}, {section.strategy.name} by {section.strategy.weight_by}; "
             f"{sent} per hospital and round",
         )
+    compression = study.rounds.compression
+    if compression.is_used:
+        share = (
+            f" (top-k: {compression.fraction:g})" if "top-k" in vars(compression).values() else ""
+        )
+        how = f"{compression.down} down, {compression.up} up{share}"
+        table.add_row("compression", f"{how}; the first model goes down whole")
     rounds = study.rounds
     table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
     table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
@@ -43,6 +50,10 @@ def describe(study: Study) -> Table:
         "missing", f"{rounds.max_missed} rounds in a row, which {follows[rounds.on_missing]}"
     )
     return table
+
+
+def _megabytes(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def hash_line(study: Study) -> str:

@@ -20,6 +20,7 @@ from protocol.evaluation import (
     evaluation_grid,
     horizon_key,
 )
+from protocol.secure_groups import role_in, tellers
 from protocol.stats import Histogram, ScoreTable, merge_all
 from protocol.stats.calibration_curve import spline_knots
 from protocol.stats.censoring import CensoringCurve
@@ -28,15 +29,11 @@ from server.calibration import Answers, Key, calibration_starts, fit_together
 from server.centre import Centre
 from server.evaluation_results import RoleEvaluation
 from server.findings import Findings
+from server.telling import answered_by, ask_all
 
-__all__ = ["evaluate", "evaluation_plan", "role_of"]
+__all__ = ["evaluate", "evaluation_plan"]
 
 KNOTS = 3
-
-
-def role_of(centre: Centre, site: str) -> Role:
-    """Return whether a hospital's patients count as external or as held out of training."""
-    return "external" if site in centre.study.hospitals.external else "train"
 
 
 def evaluation_plan(
@@ -118,7 +115,7 @@ def _censoring(centre: Centre, findings: Findings) -> dict[Role, CensoringCurve]
         sent = [
             ScoreTable.from_dict(findings.validation[site]["evaluation"]["score_table"])
             for site in _answered(centre, findings)
-            if role_of(centre, site) == role
+            if role_in(centre.study, site) == role
         ]
         if sent and merge_all(sent).num_patients:
             curve = CensoringCurve.from_table(merge_all(sent).life_table())
@@ -127,8 +124,8 @@ def _censoring(centre: Centre, findings: Findings) -> dict[Role, CensoringCurve]
 
 
 def _answered(centre: Centre, findings: Findings) -> tuple[str, ...]:
-    """Return the hospitals that answered the first pass, in the order in which sums are added."""
-    sites = centre.study.hospitals.validating
+    """Return who answered the first pass, in the order in which sums are added."""
+    sites = tellers(centre.study, centre.study.hospitals.validating)
     return tuple(site for site in sites if findings.validation.get(site, {}).get("evaluation"))
 
 
@@ -158,6 +155,8 @@ class _Asking:
         self.findings = findings
         self.plan = plan
         self.sites = _answered(centre, findings)
+        # By who tells, whose answers are in the sums of the first round.
+        self.hospitals: dict[str, tuple[str, ...]] = {}
         self.rounds = 0
 
     def _answers(
@@ -167,8 +166,8 @@ class _Asking:
         agreed = {**self.findings.agreed, "evaluation": plan.to_dict()}
         if fitted:
             agreed["calibration_fitted"] = True
-        answers = self.centre.answers(
-            question, self.sites, agreed, self.findings.prognosis, may_decline=True
+        answers = ask_all(
+            self.centre, question, self.sites, agreed, self.findings.prognosis, may_decline=True
         )
         return {site: answers[site] for site in self.sites if answers.get(site)}
 
@@ -176,16 +175,19 @@ class _Asking:
         """Return the steps by role; None once a hospital has left, as sums would not match."""
         question = "evaluate.calibration" if self.rounds else "evaluate.weighted"
         answers = self._answers(question, asked, False)
-        if self.rounds and tuple(answers) != self.sites:
+        hospitals = {name: answered_by(self.centre, question, name) for name in answers}
+        if self.rounds and hospitals != self.hospitals:
             return None
         if not self.rounds:
-            self.sites = tuple(answers)
+            self.sites, self.hospitals = tuple(answers), hospitals
             for site, answer in answers.items():
                 self.findings.validation[site]["evaluation"].update(answer["evaluation"])
         self.rounds += 1
         return {
             role: [
-                answers[site]["steps"] for site in self.sites if role_of(self.centre, site) == role
+                answers[site]["steps"]
+                for site in self.sites
+                if role_in(self.centre.study, site) == role
             ]
             for role in ROLES
         }
@@ -196,7 +198,7 @@ class _Asking:
             return
         answers = self._answers("evaluate.calibration", [curve for _, curve in asked], True)
         for site, answer in answers.items():
-            keys = [key for key, _ in asked if key[0] == role_of(self.centre, site)]
+            keys = [key for key, _ in asked if key[0] == role_in(self.centre.study, site)]
             told = {
                 horizon_key(key[1]): errors
                 for key, errors in zip(keys, answer["errors"], strict=False)

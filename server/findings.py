@@ -8,6 +8,7 @@ from typing import Any
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Study
 from protocol.evaluation import Role
+from protocol.secure_groups import role_in, tellers
 from protocol.stats.missingness import Missingness
 from server.baseline_results import BaselineResults
 from server.cause_results import CauseRow
@@ -111,16 +112,12 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
                 "cuts_months": findings.agreed.get("cuts_months", ()),
             },
             "hospitals": [
-                {
-                    "name": site,
-                    "role": "external" if site in study.hospitals.external else "train",
-                    **{key: findings.survey[site][key] for key in SURVEY_ROW},
-                    "noise_sd": findings.survey[site].get("noise_sd"),
-                }
-                for site in study.hospitals.all
+                _hospital(study, name, findings.survey.get(name))
+                for name in tellers(study, study.hospitals.all)
             ],
             "training": {
                 stage: {"loss": _losses(study, entries), "skipped": _skipped(entries)}
+                | _traffic(entries)
                 for stage, entries in findings.history.items()
             },
             "missed": missed_rounds(findings.history.values(), study.rounds.max_missed),
@@ -134,6 +131,15 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
             "subgroups": findings.subgroups,
         }
     )
+
+
+def _hospital(study: Study, name: str, told: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the row of a hospital, or of hospitals together; they may have refused the survey."""
+    row: dict[str, Any] = {"name": name, "role": role_in(study, name)}
+    if told is None:
+        return row | {"patients": None}
+    row |= {key: told[key] for key in SURVEY_ROW}
+    return row | {"noise_sd": told.get("noise_sd"), "together": told.get("hospitals", ())}
 
 
 def _oddities(findings: Findings) -> list[dict[str, str]]:
@@ -164,6 +170,18 @@ def _skipped(entries: list[RoundEntry]) -> dict[str, str]:
         site: NO_EVENT
         for site in sorted(sites)
         if not any(entry["sites"][site]["weight"] for entry in entries if site in entry["sites"])
+    }
+
+
+def _traffic(entries: list[RoundEntry]) -> dict[str, list[int]]:
+    counted = [entry for entry in entries if "bytes_down" in entry]
+    if len(counted) < len(entries):
+        # A run that an earlier version began.
+        return {}
+    return {
+        "bytes_down": [entry["bytes_down"] for entry in entries],
+        "bytes_up": [entry["bytes_up"] for entry in entries],
+        "num_asked": [len(entry["sites"]) + len(entry["excluded"]) for entry in entries],
     }
 
 

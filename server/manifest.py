@@ -8,8 +8,10 @@ from typing import Any
 
 from deployment.papers import make_manifest, read_manifest
 from deployment.private_files import write_atomic
-from protocol.arrays import fingerprint
+from protocol.arrays import Arrays, fingerprint, layout
 from protocol.code import code_hash
+from protocol.compression import Codec, encoded_size
+from protocol.compression_config import Method
 from protocol.config import Segmentation, Sorting, Study
 from protocol.documents import decode, digest
 from protocol.errors import PaperError
@@ -67,14 +69,24 @@ def traffic(study: Study) -> dict[str, Traffic]:
         if stage not in study.stages:
             continue
         arrays = weights[stage](study)
-        megabytes = sum(array.nbytes for array in arrays.values()) / MEGABYTE
         # Its control variate goes with the model; what comes back of it is one number.
-        down = megabytes * (2 if section.strategy.name == "scaffold" else 1)
+        controls = 2 if section.strategy.name == "scaffold" else 1
+        compression = study.rounds.compression
+        down = _megabytes(arrays, compression.down, compression.fraction) * controls
+        up = _megabytes(arrays, compression.up, compression.fraction)
         start = section.network.start
         if start is None and not (stage == "prognosis" and begins_from_survey(study)):
             start = fingerprint(arrays)
-        found[stage] = Traffic(start, section.rounds, down, megabytes)
+        found[stage] = Traffic(start, section.rounds, down, up)
     return found
+
+
+def _megabytes(arrays: Arrays, method: Method, fraction: float) -> float:
+    """Return how much a model takes on the way, once the other end has the first one."""
+    codec = Codec.of(method, fraction)
+    if codec is None:
+        return sum(array.nbytes for array in arrays.values()) / MEGABYTE
+    return encoded_size(layout(arrays), codec) / MEGABYTE
 
 
 def write_manifest(

@@ -91,12 +91,15 @@ class Hospital(Frozen):
         Mean, sd and missing count of each covariate in the units of ``units``.
     refused : dict of str to int or None
         Series or patients the hospital could not use, by kind.
+    together : tuple of str
+        The hospitals whose secure sum this row is; empty for a hospital's own.
     noise_sd : float or None
         Standard deviation of the noise on the hospital's counts, patients; None if they are exact.
     """
 
     name: str
     role: Literal["train", "external"]
+    together: tuple[str, ...] = ()
     patients: Count
     events: Count = None
     competing_events: Count = None
@@ -119,11 +122,17 @@ class Training(Frozen):
 
     Where secure sums hid the hospitals' own, there is one entry `ALL_TOGETHER`.
 
+    ``bytes_down`` and ``bytes_up``: what each round sent to all its ``num_asked`` hospitals and
+    what they sent, arrays and documents; empty where it was not counted.
+
     ``skipped``: hospitals whose replies weighed nothing in any round, with the reason.
     """
 
     loss: dict[str, tuple[float | None, ...]]
     validation_loss: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    bytes_down: tuple[int, ...] = ()
+    bytes_up: tuple[int, ...] = ()
+    num_asked: tuple[int, ...] = ()
     skipped: dict[str, str] = Field(default_factory=dict)
 
 
@@ -233,7 +242,8 @@ class Results(Frozen):
         for arm, content in self.arms.items():
             if arm not in {"federated", "pooled"} and not arm.startswith("local/"):
                 raise ValueError(f"arm '{arm}' is none of federated, pooled, local/<site>")
-            strangers = sorted(set(content.sites) - set(names))
+            members = {name for hospital in self.hospitals for name in hospital.together}
+            strangers = sorted(set(content.sites) - set(names) - members)
             if strangers:
                 raise ValueError(f"arm '{arm}' names {strangers[0]}, which is not in 'hospitals'")
         return self

@@ -18,10 +18,11 @@ from privacy.secure_sum.quantise import WordArray
 from privacy.secure_sum.rounds import open_sum
 from privacy.secure_sum.rules import LEAST_COHORT, least_threshold
 from protocol.config import Study
-from protocol.errors import ConcorsError, PayloadError, QuorumError
+from protocol.errors import ConcorsError, PayloadError, PrivacyError, QuorumError
 from protocol.payload import Answer, Question, Refusal
 from protocol.secure import Advert, MaskedReply, Opening, RoundCall, SessionCall, SharesByOwner
 from server.asking import WALL_CLOCK, Clock, ask
+from server.centre import DECLINED
 from server.hospitals import require_quorum
 
 __all__ = ["SecureSession", "SecureTotal", "open_session", "secure_sum"]
@@ -166,6 +167,7 @@ def secure_sum(
     size: int,
     word_bits: Literal[32, 64],
     group: str = "",
+    may_decline: bool = False,
 ) -> SecureTotal:
     """Ask hospitals for their vectors and return the opened sum of those that came.
 
@@ -177,13 +179,16 @@ def secure_sum(
         Of that call.
     size : int
         Words of a vector.
+    may_decline : bool
+        As in `server.centre.Centre.answers`: who declines for its privacy policy is not missing.
 
     Raises
     ------
     QuorumError
         If fewer than the threshold or the quorum sent a vector, or help to open the sum.
     PrivacyError
-        If the shares that came do not fit together.
+        If the shares that came do not fit together, or fewer than the threshold are left only
+        because the others decline.
     """
     study, call = session.study, session.call
     total = SecureTotal(np.zeros(size, f"uint{word_bits}"))
@@ -210,7 +215,16 @@ def secure_sum(
         deposits[site], commitments[site] = reply.deposits, reply.commitments
         del reply
     what = f"The secure sum of {message_type}{f' ({group})' if group else ''}"
-    _require(total.active, total.refused | session.refused, call.threshold, study, what)
+    missing = total.refused | session.refused
+    if may_decline:
+        missing = {site: said for site, said in missing.items() if said.code not in DECLINED}
+    if may_decline and not missing and len(total.active) < call.threshold:
+        raise PrivacyError(
+            f"{what}: {len(total.active)} hospitals answer and the others' privacy policies forbid "
+            f"it, where {call.threshold} or more must answer ({_reasons(total.refused)}); the "
+            "study goes on without."
+        )
+    _require(total.active, missing, call.threshold, study, what)
     told = dict(_told(session, round_id, total, deposits, what))
     open_sum(total.words, call.cohort, call.threshold, total.active, told, commitments)
     return total

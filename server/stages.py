@@ -7,6 +7,7 @@ from protocol import audit
 from protocol.arrays import Arrays, fingerprint
 from protocol.config import Segmentation, Sorting
 from protocol.errors import PrivacyError
+from protocol.secure_groups import tellers
 from protocol.stats import Histogram, LifeTable, Moments, merge_all
 from protocol.survival_config import Prognosis
 from protocol.training_config import Strategy
@@ -31,6 +32,7 @@ from server.risk_sets import events_per_hospital, fit_baseline
 from server.rounds import RoundEntry, Stage, run_rounds
 from server.starting import starting_weights
 from server.subgroups import ask_subgroups
+from server.telling import ask_all
 from server.tensorboard import EventFiles
 from server.two_phase import train_two_phase
 from shared_models.heads import choose_head
@@ -44,10 +46,10 @@ def survey(centre: Centre, findings: Findings) -> None:
     study = centre.study
     # A head that does not exist is found now and not after the segmentation has been trained.
     choose_head(study.prognosis.head)
-    findings.survey = centre.answers("query.survey", study.hospitals.all, {})
+    findings.survey = ask_all(centre, "query.survey", study.hospitals.all, {})
     if not {"prognosis", "regression"} & set(study.stages):
         return
-    training = [findings.survey[site] for site in study.hospitals.train if site in findings.survey]
+    training = _surveyed(centre, findings)
     moments = merge_moments([Moments.from_dict(answer["covariates"]) for answer in training])
     findings.agreed["scales"] = scales(moments)
     if "prognosis" in study.stages:
@@ -79,8 +81,11 @@ def segment(centre: Centre, findings: Findings) -> None:
 def measure(centre: Centre, findings: Findings) -> None:
     """Have every hospital measure its own studies; agree the scales of the measurements."""
     hospitals = centre.study.hospitals
-    answers = centre.answers("query.measure", hospitals.all, findings.agreed, findings.segmentation)
-    moments = [Moments.from_dict(answers[s]["measurements"]) for s in hospitals.train]
+    answers = ask_all(
+        centre, "query.measure", hospitals.all, findings.agreed, findings.segmentation
+    )
+    training = tellers(centre.study, hospitals.train)
+    moments = [Moments.from_dict(answers[name]["measurements"]) for name in training]
     findings.agreed["scales"] = {
         **findings.agreed.get("scales", {}),
         **scales(merge_moments(moments)),
@@ -106,7 +111,8 @@ def prognosis(centre: Centre, findings: Findings) -> None:
     fresh = prognosis_weights(study, interval_hazards(tables, cuts), cuts)
     first = starting_weights(centre.run_dir, study, "prognosis", fresh)
     if head.needs_baseline:
-        findings.agreed["events_per_hospital"] = events_per_hospital(tables)
+        number = sum(len(told.get("hospitals", [""])) for told in _surveyed(centre, findings))
+        findings.agreed["events_per_hospital"] = events_per_hospital(tables, number)
     if head.two_phase:
         findings.prognosis = train_two_phase(centre, findings, first)
     else:
@@ -148,7 +154,7 @@ def _judge(
     """Ask the validating hospitals about one model and keep what they answer."""
     sites = centre.study.hospitals.validating
     agreed = findings.agreed if agreed is None else agreed
-    answers = centre.answers(question, sites, agreed, arrays, may_decline=True)
+    answers = ask_all(centre, question, sites, agreed, arrays, may_decline=True)
     for site, document in answers.items():
         findings.validation.setdefault(site, {}).update(document)
 
@@ -156,7 +162,8 @@ def _judge(
 def _judge_prognosis(centre: Centre, findings: Findings) -> None:
     study = centre.study
     # Groups are cut on the training patients' scores, before anyone looks at a validation set.
-    scores = centre.answers(
+    scores = ask_all(
+        centre,
         "query.scores",
         study.hospitals.train,
         findings.agreed,
@@ -188,8 +195,22 @@ STAGES = {
 
 
 def _life_tables(centre: Centre, findings: Findings) -> list[LifeTable]:
-    surveyed = [site for site in centre.study.hospitals.train if site in findings.survey]
-    return [LifeTable.from_dict(findings.survey[site]["life_table"]) for site in surveyed]
+    return [LifeTable.from_dict(told["life_table"]) for told in _surveyed(centre, findings)]
+
+
+def _surveyed(centre: Centre, findings: Findings) -> list[dict[str, Any]]:
+    """Return what the training hospitals answered to the survey."""
+    names = tellers(centre.study, centre.study.hospitals.train)
+    return [findings.survey[name] for name in names if name in findings.survey]
+
+
+def _registered(centre: Centre, findings: Findings, stage: Stage) -> dict[str, int]:
+    """Return how many patients each hospital registered; at most, where only all together did."""
+    found: dict[str, int] = {}
+    for site in centre.study.hospitals.train:
+        (name,) = tellers(centre.study, (site,))
+        found[site] = findings.survey[name]["can_train"][stage]
+    return found
 
 
 def _by_horizon(scores: dict[str, dict[str, Any]]) -> dict[str, Histogram]:
@@ -229,7 +250,7 @@ def _train(
             num_rounds=section.rounds,
             weight_by=strategy.weight_by,
             in_turn=strategy.ask == "in turn",
-            max_patients={site: findings.survey[site]["can_train"][stage] for site in sites},
+            max_patients=_registered(centre, findings, stage),
             checkpoints=Checkpoints(centre.run_dir / stage),
             on_round=note,
             audit=centre.audit_log,

@@ -68,7 +68,7 @@ def _join(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> dict[s
     sites, manifest = study.hospitals.all, run_dir / MANIFEST_FILE
     joined: list[str] = []
 
-    def note(site: str) -> None:
+    def heard(site: str) -> None:
         joined.append(site)
         progress.heard(JOINING, len(joined), len(sites), site, None)
 
@@ -80,7 +80,7 @@ def _join(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> dict[s
         version=version("concors"),
         manifest=manifest.read_text(encoding="utf-8") if manifest.is_file() else None,
         note=lambda approvals: write_approvals(run_dir, approvals),
-        on_joined=note,
+        on_joined=heard,
     )
 
 

@@ -5,12 +5,14 @@ from typing import Any
 
 from protocol.arrays import Arrays
 from protocol.errors import PayloadError
+from protocol.secure_groups import tellers
 from protocol.stats import OverlapSums, PairCounts, Sums, merge_all
 from protocol.subgroups import GROUPS
 from server.centre import Centre
 from server.design_results import SubgroupRow
 from server.findings import Findings
 from server.judgements import Overlap, Ranking
+from server.telling import answered_by, ask_all
 
 __all__ = ["ask_subgroups", "merged"]
 
@@ -43,7 +45,8 @@ def ask_subgroups(centre: Centre, findings: Findings) -> tuple[SubgroupRow, ...]
     if findings.prognosis:
         models["prognosis"] = findings.prognosis
     answers = {
-        model: centre.answers(
+        model: ask_all(
+            centre,
             TOPIC,
             study.hospitals.validating,
             findings.agreed | {"judged": model},
@@ -58,11 +61,20 @@ def ask_subgroups(centre: Centre, findings: Findings) -> tuple[SubgroupRow, ...]
     }
     external = study.hospitals.external
     internal = tuple(site for site in study.hospitals.validating if site not in external)
-    return (*merged("train", internal, documents), *merged("external", external, documents))
+    size = {
+        name: len(answered_by(centre, TOPIC, name)) for sent in answers.values() for name in sent
+    }
+    return (
+        *merged("train", tellers(study, internal), documents, size),
+        *merged("external", tellers(study, external), documents, size),
+    )
 
 
 def merged(
-    role: str, sites: tuple[str, ...], documents: Mapping[str, Mapping[str, Any]]
+    role: str,
+    sites: tuple[str, ...],
+    documents: Mapping[str, Mapping[str, Any]],
+    hospitals: Mapping[str, int] | None = None,
 ) -> tuple[SubgroupRow, ...]:
     """Return one row a group that any hospital told of, in the order of `GROUPS`.
 
@@ -73,6 +85,8 @@ def merged(
         The role's hospitals, in the order in which their sums are added.
     documents : mapping
         By model and hospital: attribute, group, sums.
+    hospitals : mapping, optional
+        How many hospitals tell together under a name, where it is not one.
 
     Raises
     ------
@@ -80,7 +94,7 @@ def merged(
         If a document names an attribute or group that does not exist.
     """
     parts: dict[tuple[str, str], dict[str, list[Sums]]] = {}
-    tellers: dict[tuple[str, str], set[str]] = {}
+    told_by: dict[tuple[str, str], set[str]] = {}
     for model, sent in documents.items():
         for site in sites:
             for attribute, groups in _checked(site, sent.get(site, {})).items():
@@ -88,7 +102,7 @@ def merged(
                     key = (attribute, group)
                     sums = KINDS[model].from_dict(values)
                     parts.setdefault(key, {}).setdefault(model, []).append(sums)
-                    tellers.setdefault(key, set()).add(site)
+                    told_by.setdefault(key, set()).add(site)
     order = [(attribute, group) for attribute, groups in GROUPS.items() for group in groups]
     return tuple(
         SubgroupRow.model_validate(
@@ -96,7 +110,7 @@ def merged(
                 "role": role,
                 "attribute": key[0],
                 "group": key[1],
-                "hospitals": len(tellers[key]),
+                "hospitals": sum((hospitals or {}).get(name, 1) for name in told_by[key]),
                 **{FIGURES[model]: _figure(merge_all(s)) for model, s in parts[key].items()},
             }
         )

@@ -11,6 +11,7 @@ no part in it. A step of hospitals of whom one left between the exchanges is beg
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from protocol.arrays import Arrays, check_finite, fingerprint, layout
 from protocol.documents import digest
 from protocol.errors import PayloadError, TrainingError
 from protocol.payload import Refusal, TrainReply, TrainRequest
+from protocol.secure_groups import covers_everything
 from server.asking import WALL_CLOCK, ask
 from server.centre import Centre
 from server.checkpoints import Checkpoint, Checkpoints
@@ -31,7 +33,10 @@ from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
 from server.rounds import RoundEntry, SiteEntry, change_norm
+from server.secure_gradient import NOT_SEEN, summed_gradient
+from server.secure_training import Together
 from server.tensorboard import EventFiles
+from server.traffic import Metered
 from shared_models.heads.cox_two_phase import RiskSetSums
 from strategies import Strategy, build
 
@@ -56,10 +61,12 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
         last checkpoint stays and the run can be resumed.
     """
     section = centre.study.prognosis
-    step_months, too_small = common_step(centre, findings)
+    step_months, too_small = common_step(centre, findings, arrays)
     for site, reason in too_small.items():
         raise TrainingError(f"{site} cannot take part in exact Cox training: {reason}.")
     findings.risk_step = (step_months, {})
+    metered = Metered(centre.grid)
+    centre = replace(centre, grid=metered)
     strategy = build(section.strategy.name, section.strategy.options)
     checkpoints = Checkpoints(centre.run_dir / "prognosis")
     binding = _binding(centre, findings, step_months)
@@ -75,6 +82,7 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
         for number in range(len(history) + 1, section.rounds + 1):
             at = Checkpoint(number - 1, arrays, state, history, binding)
             arrays, state, entry = _step(centre, findings, step_months, at, strategy)
+            entry["bytes_down"], entry["bytes_up"] = metered.taken()
             history.append(entry)
             checkpoints.save(Checkpoint(number, arrays, state, history, binding))
             progress.finished(number)
@@ -102,19 +110,25 @@ def _step(
     number, arrays, state = at.round_index + 1, at.arrays, at.state
     start, sites = WALL_CLOCK.now(), tuple(centre.study.hospitals.train)
     excluded: dict[str, Refusal] = {}
+    together: Together | None = None
     while True:
         pooled, present = pooled_sums(centre, findings, sites, step_months, arrays)
         excluded |= {site: NO_RISK_SETS for site in sites if site not in present}
         asked = {"step_months": step_months, "pooled": pooled.to_dict()}
         agreed = {**findings.agreed, "risk_sets": asked}
         request = TrainRequest(centre.study, "prognosis", number, agreed, arrays)
+        if covers_everything(centre.study):
+            gradient, together = summed_gradient(centre, present, request, pooled)
+            contributed = dict.fromkeys(present, NOT_SEEN)
+            break
         replies, refused = _gradients(centre, findings, present, request)
         excluded |= refused
         if not refused:
+            gradient = add_gradients([replies[site].arrays for site in present], pooled)
+            contributed = {site: _contribution(reply) for site, reply in replies.items()}
             break
         # Their risk sets are in the sums: without them the others' gradients are of no likelihood.
         sites = tuple(replies)
-    gradient = add_gradients([replies[site].arrays for site in present], pooled)
     target = {name: arrays[name].astype(np.float64) - gradient[name] for name in arrays}
     new, state = strategy.step(arrays, target, state)
     new = {name: np.asarray(new[name], dtype=arrays[name].dtype) for name in arrays}
@@ -123,11 +137,13 @@ def _step(
         stage="prognosis",
         round=number,
         seconds=WALL_CLOCK.now() - start,
-        sites={site: _contribution(reply) for site, reply in replies.items()},
+        sites=contributed,
         excluded={s: {"code": r.code, "sentence": r.sentence} for s, r in excluded.items()},
         update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
     )
+    if together is not None:
+        entry["together"] = together
     finished = {"stage": "prognosis", "round": number, "model": entry["fingerprint"]}
     audit.append(centre.audit_log, "round.finished", finished)
     return new, state, entry

@@ -111,7 +111,7 @@ def _hospitals(
             f"{', '.join(sites)}."
         )
     if study.secure_aggregation is not None:
-        introduce([sites[name] for name in study.hospitals.train])
+        introduce([sites[name] for name in study.hospitals.all])
     return {name: sites[name] for name in study.hospitals.all}
 
 

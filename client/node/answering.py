@@ -12,8 +12,10 @@ from client.approval import is_approved, study_hash_of
 from client.node.jobs import Jobs
 from client.node.kept import KeptReplies, request_id
 from client.node.site_state import site_state
+from client.node.worker import context_of
 from client.node.worker_process import WorkerProcess
 from client.policy import SitePolicy, load_policy
+from client.recording import record_refusal
 from client.site import load_site
 from protocol.errors import ConcorsError, PayloadError, WorkerError
 from protocol.refusal import Refusal
@@ -49,15 +51,21 @@ class Answering:
         try:
             reply = self._reply(jobs, message, check)
         except ConcorsError as error:
-            reply = Message(Refusal.of(error).to_error(), reply_to=message)
+            reply = self._refused(message, error)
         except Exception as error:
             log.warning("the answer failed unexpectedly", exc_info=error)
             failed = WorkerError("The hospital's node failed unexpectedly; its own log says where.")
-            reply = Message(Refusal.of(failed).to_error(), reply_to=message)
+            reply = self._refused(message, failed)
         told = f"E{reply.error.code}" if reply.has_error() else "answered"
         kind = message.metadata.message_type
         log.info("%s: %s after %.1f s", kind, told, time.monotonic() - began)
         return reply
+
+    def _refused(self, message: Message, error: ConcorsError) -> Message:
+        """Write down what the app never saw, and so did not write down, and return the refusal."""
+        refusal = Refusal.of(error)
+        record_refusal(message, context_of(message, self._site_dir), refusal)
+        return Message(refusal.to_error(), reply_to=message)
 
     def keep(self, request: str, message: Message, reply: Message) -> None:
         """Keep a reply of the worker's for whoever asks the same again."""

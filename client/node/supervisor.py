@@ -28,6 +28,7 @@ from client.node.jobs import Jobs
 from client.node.worker_process import WorkerProcess
 from client.sentences import errors
 from deployment.flower import HOST, EngineError, variables
+from deployment.logs import configure
 from deployment.private_files import write_private
 from deployment.processes import free_ports, processes
 from protocol.errors import ConcorsError, ConfigError
@@ -168,8 +169,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def main() -> None:
     """Run the node of the hospital that the command line names."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    log.setLevel(logging.INFO)
+    configure()
     try:
         run_node(Path(sys.argv[1]))
     except ConcorsError as error:

@@ -17,7 +17,7 @@ from flwr.app import Context, Message, RecordDict
 from client.node.parcels import MAX_PART_BYTES, assemble, parts_of
 from protocol.refusal import Refusal
 
-__all__ = ["ANSWER", "OPTIONS", "SERVICE", "serve"]
+__all__ = ["ANSWER", "OPTIONS", "SERVICE", "context_of", "serve"]
 
 SERVICE, ANSWER = "concors.Worker", "Answer"
 OPTIONS = (
@@ -65,22 +65,25 @@ def serve(socket: Path, site_dir: Path, app: App) -> None:
         del message, done
 
 
-def _reply(app: App, message: Message, site_dir: Path) -> Message:
-    metadata = message.metadata
-    context = Context(
-        run_id=metadata.run_id,
-        node_id=metadata.dst_node_id,
+def context_of(message: Message, site_dir: Path) -> Context:
+    """Return the context in which a message to this hospital is answered."""
+    return Context(
+        run_id=message.metadata.run_id,
+        node_id=message.metadata.dst_node_id,
         node_config={"site": str(site_dir)},
         state=RecordDict(),
         run_config={},
     )
+
+
+def _reply(app: App, message: Message, site_dir: Path) -> Message:
     try:
-        return app(message, context)
+        return app(message, context_of(message, site_dir))
     except Exception:  # noqa: BLE001 - its text may hold a path or a name and must not leave
         refusal = Refusal(
             "E900",
-            f"The client failed unexpectedly in {metadata.message_type[:40]}; both ends must run "
-            "the same version.",
+            f"The client failed unexpectedly in {message.metadata.message_type[:40]}; both ends "
+            "must run the same version.",
         )
         return Message(refusal.to_error(), reply_to=message)
 

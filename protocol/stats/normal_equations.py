@@ -14,9 +14,10 @@ import numpy.typing as npt
 from protocol.stats.cox import check_symmetric
 from protocol.stats.sums import FloatArray, Sums, require
 
-__all__ = ["MAX_COLUMNS", "NormalEquations"]
+__all__ = ["INTERCEPT", "MAX_COLUMNS", "NormalEquations"]
 
 MAX_COLUMNS = 400
+INTERCEPT = "(intercept)"
 
 
 @dataclass(frozen=True, eq=False)

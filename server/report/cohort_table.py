@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+from server.report.noise import SIDES, marked, noised_count
 from server.report.table import Column, Row, Table
 from server.report.text import DASH, count, mean_sd, number, percent
 from server.results import Hospital, Results
 
-__all__ = ["cohort_table", "hospital_columns", "label_of", "noise_notes"]
+__all__ = ["cohort_table", "hospital_columns", "label_of", "secure_notes"]
 
 BINARY_UNITS = {"0/1", "sex", "yes/no"}
 VENDORS = {
@@ -59,12 +60,15 @@ def cohort_table(results: Results) -> Table:
     ordered = sorted(results.hospitals, key=lambda hospital: hospital.role == "external")
     k = results.study.min_cell
     rows = [
-        Row("Patients", tuple(count(h.patients, k) for h in ordered), strong=True),
+        Row("Patients", tuple(_patients(h, k) for h in ordered), strong=True),
         Row("With the event", tuple(_events(h, k) for h in ordered)),
-        Row("Follow-up, person-years", tuple(number(h.person_years, 0) for h in ordered)),
+        Row(
+            "Follow-up, person-years",
+            tuple(marked(h, number(h.person_years, 0)) for h in ordered),
+        ),
         Row(
             "Median follow-up, months",
-            tuple(number(h.median_followup_months, 1) for h in ordered),
+            tuple(marked(h, number(h.median_followup_months, 1)) for h in ordered),
         ),
         *_counts("Scanner vendor", ordered, "vendors", k),
         *_counts("Field strength, T", ordered, "field_strengths_t", k),
@@ -74,30 +78,56 @@ def cohort_table(results: Results) -> Table:
     return Table(hospital_columns(ordered), tuple(rows))
 
 
-def noise_notes(results: Results) -> list[str]:
-    """Return one sentence for every hospital whose privacy policy adds noise to what it tells."""
-    return [
-        f"{hospital.name} answers with noise, for its patients' privacy: its surveyed counts have "
-        f"a standard deviation of up to {hospital.noise_sd:.2g} patients. The models are judged "
-        "there by a coarse noised table of risk and time; bounds of an index are those of that "
-        "table, and figures that need exact pairs or weighted sums are without this hospital."
-        for hospital in results.hospitals
-        if hospital.noise_sd is not None
+def secure_notes(results: Results) -> list[str]:
+    """Return who is shown only together, and who permits or refuses to be shown alone."""
+    k = results.study.min_cell
+    summed = [hospital for hospital in results.hospitals if hospital.together]
+    if not summed:
+        return []
+    notes = [
+        f"{', '.join(hospital.together)} are told of together: their numbers travelled as a secure "
+        "sum, which shows no hospital's own, to the coordinating centre neither. Totals below "
+        f"{k} patients are withheld."
+        for hospital in summed
     ]
+    for hospital in (hospital for hospital in results.hospitals if not hospital.together):
+        if hospital.patients is None and hospital.covariates is None:
+            notes.append(
+                f"{hospital.name} told nothing: too few hospitals have its role for a sum to hide "
+                "it, and it does not permit its own numbers to be shown."
+            )
+        else:
+            notes.append(
+                f"{hospital.name} permits its own numbers to be shown, as too few hospitals have "
+                "its role for a secure sum."
+            )
+    return notes
+
+
+def _patients(hospital: Hospital, min_cell: int) -> str:
+    return noised_count(hospital, _shown(hospital, hospital.patients, min_cell), SIDES)
+
+
+def _shown(hospital: Hospital, value: int | None, min_cell: int) -> str:
+    told = hospital.patients is not None or hospital.covariates is not None
+    return count(value, min_cell) if told else DASH
 
 
 def _events(hospital: Hospital, min_cell: int) -> str:
-    return count(hospital.events, min_cell) + percent(hospital.events, hospital.patients)
+    share = percent(hospital.events, hospital.patients)
+    return noised_count(hospital, _shown(hospital, hospital.events, min_cell) + share)
 
 
 def _counts(title: str, hospitals: list[Hospital], field: str, min_cell: int) -> list[Row]:
-    tables: list[dict[str, Any]] = [getattr(hospital, field) for hospital in hospitals]
-    keys = sorted({key for table in tables for key in table})
+    tables: list[tuple[Hospital, dict[str, Any]]] = [(h, getattr(h, field)) for h in hospitals]
+    keys = sorted({key for _, table in tables for key in table})
     if not keys:
         return []
     rows = [Row(title, heading=True)]
     for key in keys:
-        cells = (count(table[key], min_cell) if key in table else "0" for table in tables)
+        cells = (
+            marked(h, count(table[key], min_cell)) if key in table else "0" for h, table in tables
+        )
         rows.append(Row(VENDORS.get(key, key) if field == "vendors" else key, tuple(cells)))
     return rows
 
@@ -114,7 +144,7 @@ def _covariates(hospitals: list[Hospital]) -> list[Row]:
         label = label_of(name)
         binary = unit in BINARY_UNITS
         shown = "" if not unit or binary else f", {unit}"
-        cells = (_covariate(hospital, name, binary) for hospital in hospitals)
+        cells = (marked(h, _covariate(h, name, binary)) for h in hospitals)
         rows.append(Row(f"{label}{shown}", tuple(cells)))
     return rows
 

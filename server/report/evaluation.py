@@ -16,6 +16,7 @@ from protocol.stats.table_concordance import BoundedConcordance, auc_at, harrell
 from protocol.stats.weighted_pairs import WeightedPairs
 from server.evaluation_results import CalibrationResult, RoleEvaluation, SiteEvaluation
 from server.report.meta_analysis import hospitals_together
+from server.report.noise import NOISED
 from server.report.pooling import main_arm, pooled, sites_of
 from server.report.table import Column, Row, Table
 from server.report.text import DASH, interval, number, p_value
@@ -69,10 +70,16 @@ def judgement(results: Results, role: Role) -> Judgement | None:
     return Judgement(role, total, total.evaluation, sites, results.arms[arm].evaluation[role])
 
 
-def evaluation_table(judged: Judgement) -> Table:
-    """Return discrimination, overall error and calibration, each with interval, n and horizon."""
+def evaluation_table(judged: Judgement, *, noised: bool = False) -> Table:
+    """Return discrimination, overall error and calibration, each with interval, n and horizon.
+
+    Parameters
+    ----------
+    noised : bool
+        Whether a hospital's table of scores is noised, so that counts of it are marked.
+    """
     rows = [Row("Discrimination (1 is perfect, 0.5 is chance)", heading=True)]
-    rows += _discrimination(judged)
+    rows += _discrimination(judged, NOISED if noised else "")
     rows.append(Row("Overall error (0 is perfect)", heading=True))
     rows += _error(judged)
     rows.append(Row("Calibration", heading=True))
@@ -93,22 +100,22 @@ def _row(
     return Row(label, (estimate, limits, *(number(value, 0) for value in counts), months))
 
 
-def _discrimination(judged: Judgement) -> Iterator[Row]:
+def _discrimination(judged: Judgement, mark: str = "") -> Iterator[Row]:
     sums, end = judged.sums, f"{judged.end_months:g}"
     table, censoring = sums.score_table, judged.censoring
     yield from _within("C-index (Harrell), within hospitals", judged.total.pairs)
     if table is not None and table.num_patients:
         counts = (table.num_patients, table.num_events)
-        yield _bounded("C-index (Harrell), across hospitals", harrell_c(table), counts, end)
+        yield _bounded("C-index (Harrell), across hospitals", harrell_c(table), counts, end, mark)
     yield from _within("Uno's C, within hospitals", sums.uno)
     if table is not None and table.num_patients:
-        yield _bounded("Uno's C, across hospitals", uno_c(table, censoring), counts, end)
+        yield _bounded("Uno's C, across hospitals", uno_c(table, censoring), counts, end, mark)
     yield from _within("Antolini's C, within hospitals", sums.antolini)
     for horizon in judged.common.horizons_months:
         yield from _within("AUC, within hospitals", sums.auc.get(horizon_key(horizon)))
         if table is not None and table.num_patients:
             found = auc_at(table, censoring, horizon)
-            yield _bounded("AUC, across hospitals", found, counts, f"{horizon:g}")
+            yield _bounded("AUC, across hospitals", found, counts, f"{horizon:g}", mark)
     meta = hospitals_together(site.pairs for site in judged.sites.values())
     if meta is not None:
         limits = interval(meta.low, meta.high, 3)
@@ -130,9 +137,12 @@ def _within(label: str, pairs: PairCounts | WeightedPairs | None) -> Iterator[Ro
     yield _row(label, text, interval(*pairs.interval(), 3), counts, f"{pairs.tau_months:g}")
 
 
-def _bounded(label: str, found: BoundedConcordance, counts: tuple[int, int], months: str) -> Row:
+def _bounded(
+    label: str, found: BoundedConcordance, counts: tuple[int, int], months: str, mark: str
+) -> Row:
     limits = f"{DASH}\nbounds {interval(found.low, found.high, 3)}"
-    return _row(label, number(found.value, 3), limits, counts, months)
+    shown = (f"{number(value, 0)} {mark}".rstrip() for value in counts)
+    return Row(label, (number(found.value, 3), limits, *shown, months))
 
 
 def _error(judged: Judgement) -> Iterator[Row]:

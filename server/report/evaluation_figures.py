@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from protocol.secure_groups import TOGETHER
 from protocol.stats.calibration_curve import CalibrationCurve
 from protocol.stats.decision_curve import DecisionCurve, decision_curve
 from server.evaluation_results import CalibrationResult
@@ -115,5 +116,6 @@ def decision_note(title: str, judged: Judgement) -> str:
     note = f"{title}: {curve.num_patients:,.0f} patients, {events:,.0f} events"
     hidden = int(bands.withheld.sum())
     if hidden:
-        note += f"; {hidden} bands of single hospitals withheld as too small"
+        whose = "" if set(judged.sites) <= set(TOGETHER.values()) else " of single hospitals"
+        note += f"; {hidden} bands{whose} withheld as too small"
     return note + ("." if math.isfinite(curve.num_patients) else "")

@@ -8,7 +8,7 @@ from protocol.stats import QUANTITIES, Sums, merge_all
 from server.evaluation_results import SiteEvaluation
 from server.results import Results, SiteValidation
 
-__all__ = ["arm_label", "main_arm", "pooled", "sites_of"]
+__all__ = ["arm_label", "hospitals_of", "main_arm", "pooled", "sites_of"]
 
 S = TypeVar("S", bound=Sums)
 
@@ -26,8 +26,19 @@ def arm_label(arm: str) -> str:
 
 
 def sites_of(results: Results, role: Role) -> list[str]:
-    """Return the names of the hospitals of a role, in the order of the cohort table."""
-    return [hospital.name for hospital in results.hospitals if hospital.role == role]
+    """Return under which names a role's sums may stand, in the order of the cohort table.
+
+    Hospitals that are told of together are so in the study itself, and one by one in arms that are
+    no federation.
+    """
+    own = (hospital for hospital in results.hospitals if hospital.role == role)
+    return [name for hospital in own for name in (hospital.name, *hospital.together)]
+
+
+def hospitals_of(results: Results, role: Role) -> list[str]:
+    """Return the hospitals of a role, also those that are told of together."""
+    own = (hospital for hospital in results.hospitals if hospital.role == role)
+    return [name for hospital in own for name in hospital.together or (hospital.name,)]
 
 
 def pooled(results: Results, arm: str, role: Role) -> SiteValidation:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from server.report.pooling import arm_label, main_arm, pooled, sites_of
+from server.report.pooling import arm_label, hospitals_of, main_arm, pooled
 from server.report.text import interval, number
 from server.report.validation_tables import arm_rows, mean_dice
 from server.results import Results, SiteValidation
@@ -56,7 +56,7 @@ def summary_sentences(results: Results) -> list[str]:
 
 def _where(results: Results, external: bool) -> str:
     arm = main_arm(results)
-    trained = len(sites_of(results, "train"))
+    trained = len(hospitals_of(results, "train"))
     hospitals = f"{trained} hospital{'s' if trained > 1 else ''}"
     if arm is None:
         return f"{hospitals} took part; no model has been judged yet."
@@ -66,7 +66,7 @@ def _where(results: Results, external: bool) -> str:
             f"The {name} model was trained at {hospitals} and judged only on patients these "
             "hospitals held out. No external hospital judged it: expect less elsewhere."
         )
-    outside = sites_of(results, "external")
+    outside = hospitals_of(results, "external")
     which = ", ".join(outside)
     kind = "hospitals that" if len(outside) > 1 else "a hospital that"
     return (

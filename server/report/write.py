@@ -17,13 +17,14 @@ from server.report.agreement_figure import agreement_figure
 from server.report.audit_table import audit_table
 from server.report.baseline_notes import baseline_notes, skipped_notes
 from server.report.cause_table import cause_table
-from server.report.cohort_table import cohort_table, label_of, noise_notes
+from server.report.cohort_table import cohort_table, label_of, secure_notes
 from server.report.designs import design_parts
 from server.report.evaluation import evaluation_table, judgement
 from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.meta_analysis import hospital_forest
 from server.report.missed_notes import missed_notes
+from server.report.noise import noise_notes, noised_roles
 from server.report.penalty_table import penalty_table
 from server.report.pooling import main_arm, pooled
 from server.report.regression_table import regression_note, regression_table
@@ -35,6 +36,7 @@ from server.report.survival_figures import (
     kaplan_meier_figure,
 )
 from server.report.text import number, p_value
+from server.report.traffic_table import traffic_table
 from server.report.training_figure import training_figure
 from server.report.validation_tables import (
     agreement_table,
@@ -100,11 +102,12 @@ def render_report(
         sentences=summary_sentences(checked),
         key_figures=key_figures(checked),
         cohort=cohort_table(checked),
-        noise_notes=noise_notes(checked),
+        noise_notes=[*secure_notes(checked), *noise_notes(checked)],
         label_of=label_of,
         training=training_figure(checked),
         missed_banners=missed_notes(checked, to_the_end=True),
         training_notes=[*skipped_notes(checked), *missed_notes(checked, to_the_end=False)],
+        traffic=traffic_table(checked),
         baseline_notes=baseline_notes(checked),
         causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],
@@ -152,9 +155,11 @@ def _survival(results: Results) -> dict[str, Any]:
         "concordance_sites": concordance_by_hospital(results),
         "forest": forest_figure(arm_rows(results)),
         "kaplan_meier": kaplan_meier_figure(tables),
-        "kaplan_meier_notes": [_life_table_note(*item) for item in tables],
+        "kaplan_meier_notes": [_life_table_note(*item, _summed(results)) for item in tables],
         "calibration": calibration_figure(scores),
-        "calibration_notes": [_calibration_note(title, sums) for title, _, sums in scores],
+        "calibration_notes": [
+            _calibration_note(title, sums, _summed(results)) for title, _, sums in scores
+        ],
     }
 
 
@@ -164,7 +169,10 @@ def _evaluation(results: Results) -> dict[str, Any]:
     roles = [(title, judged.sites, judged.total.pairs) for title, judged in parts]
     notes = (decision_note(title, judged) for title, judged in parts)
     return {
-        "evaluations": [(title, evaluation_table(judged)) for title, judged in parts],
+        "evaluations": [
+            (title, evaluation_table(judged, noised=judged.role in noised_roles(results)))
+            for title, judged in parts
+        ],
         "hospital_forest": hospital_forest(roles),
         "calibration_curves": calibration_curves(parts),
         "decision_curves": decision_curves(parts),
@@ -172,7 +180,12 @@ def _evaluation(results: Results) -> dict[str, Any]:
     }
 
 
-def _life_table_note(title: str, table: LifeTable) -> str:
+def _summed(results: Results) -> bool:
+    """Whether figures are of hospitals together, so that none of them withheld anything."""
+    return any(hospital.together for hospital in results.hospitals)
+
+
+def _life_table_note(title: str, table: LifeTable, summed: bool = False) -> str:
     statistic, freedom = table.log_rank()
     note = f"{title}: "
     if np.isfinite(statistic):
@@ -181,7 +194,7 @@ def _life_table_note(title: str, table: LifeTable) -> str:
     else:
         note += "too few groups for a log-rank test"
     hidden = [
-        f"{name} risk at {count} hospital{'s' if count > 1 else ''}"
+        f"{name} risk" + ("" if summed else f" at {count} hospital{'s' if count > 1 else ''}")
         for name, count in zip(table.names, table.withheld.tolist(), strict=True)
         if count
     ]
@@ -192,7 +205,7 @@ def _life_table_note(title: str, table: LifeTable) -> str:
     return note + "."
 
 
-def _calibration_note(title: str, sums: Calibration) -> str:
+def _calibration_note(title: str, sums: Calibration, summed: bool = False) -> str:
     slope, intercept = sums.slope()
     ratio = sums.observed_over_expected()
     note = (
@@ -200,4 +213,5 @@ def _calibration_note(title: str, sums: Calibration) -> str:
         f"observed/expected {number(ratio, 2)}"
     )
     hidden = int(sums.table.withheld.sum())
-    return note + (f"; {hidden} small groups of single hospitals withheld" if hidden else "") + "."
+    whose = "" if summed else " of single hospitals"
+    return note + (f"; {hidden} small groups{whose} withheld" if hidden else "") + "."

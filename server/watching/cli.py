@@ -65,13 +65,14 @@ def dashboard(
 
     from server.watching.access import Access
     from server.watching.dashboard import dashboard_app, find_runs
+    from server.watching.pressing import presses_for
 
     find_runs(folder)
     _check_exposure(host, certificate, key)
     listener = _listen(host, port)
     with listener:
         access = Access(listener.getsockname()[1], secure=certificate is not None)
-        app = dashboard_app(folder, access, host=host)
+        app = dashboard_app(folder, access, presses_for(folder), host=host)
         scheme = "https" if access.secure else "http"
         link = f"{scheme}://{host}:{access.port}/?token={access.token}"
         # As it is, on one line: it is copied, and a coloured or broken link cannot be.

@@ -113,13 +113,17 @@ class RiskSetSums(Sums):
             If between two grid points, or after the last, 1 to ``min_cell - 1`` patients leave, or
             as many have the event at a grid point.
         """
-        leaving = self.at_risk - np.append(self.at_risk[1:], 0)
-        cells = np.concatenate([leaving, self.events])
-        if ((cells > 0) & (cells < min_cell)).any():
+        if self.has_small_cell(min_cell):
             raise DataError(
                 f"Between two points of the Cox grid fewer than {min_cell} patients leave or have "
                 "the event; use a coarser grid, or a head that is a sum over patients."
             )
+
+    def has_small_cell(self, min_cell: int) -> bool:
+        """Whether anywhere 1 to ``min_cell - 1`` patients leave, or have the event."""
+        leaving = self.at_risk - np.append(self.at_risk[1:], 0)
+        cells = np.concatenate([leaving, self.events])
+        return bool(((cells > 0) & (cells < min_cell)).any())
 
     def partial_log_likelihood(self) -> float:
         """Return the log partial likelihood (Breslow) of everyone in the sums; higher is better."""

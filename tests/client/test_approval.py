@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from deployment.credentials import make_credentials
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -16,7 +17,6 @@ from client.app import app
 from client.approval import study_hash_of
 from client.manifests import decide, known
 from client.membership import join, node_fingerprint, request
-from deployment.credentials import make_credentials
 from deployment.papers import make_manifest, make_welcome
 from protocol import audit
 from protocol.code import code_hash
@@ -86,8 +86,8 @@ class Hospital:
         assert reply.has_error()
         refusal = Refusal.from_error(reply.error)
         line = list(audit.read(self.directory / ".concors" / "audit.jsonl"))[-1]
-        assert line["event"] == "refused"
-        assert line["detail"]["code"] == refusal.code
+        assert line["event"] == kind
+        assert line["detail"]["outcome"] == refusal.code
         assert line["detail"]["sentence"] == refusal.sentence
         return refusal
 

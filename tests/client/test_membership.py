@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from deployment.credentials import make_credentials
 
 from client.membership import has_joined, join, load_welcome, node_fingerprint, request
-from deployment.credentials import make_credentials
 from deployment.papers import make_welcome, read_request
 from protocol.errors import PaperError
 

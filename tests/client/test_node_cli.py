@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from deployment.credentials import make_credentials
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.manifests import receive
 from client.membership import node_fingerprint
-from deployment.credentials import make_credentials
 from deployment.papers import grouped, make_manifest, make_welcome
 from protocol.code import code_hash
 from protocol.config import Study

@@ -22,10 +22,9 @@ from client.private_answers import NOISED, REFUSED, private_answer
 from client.private_moments import overlap_blocks
 from client.private_survey import survey, survey_blocks
 from client.private_validation import noised_table, score_blocks, table_blocks, time_spans
-from client.public_ranges import PUBLIC_RANGES, public_ranges
 from client.quantities import MEASUREMENTS
 from client.site import Images, Outcomes, SiteConfig
-from client.survey import covariate_matrix, had_event, has_outcome, survey_grid
+from client.survey import covariate_matrix, had_event, has_outcome
 from client.survey import survey as exact_survey
 from privacy.noised_sums import (
     FINENESS,
@@ -38,9 +37,11 @@ from privacy.policy import PrivacyPolicy
 from protocol.config import Study
 from protocol.errors import BudgetError, PayloadError, PrivacyError
 from protocol.payload import Question
+from protocol.public_ranges import PUBLIC_RANGES, public_ranges
 from protocol.stats import LifeTable, Moments, PairCounts
 from protocol.stats.missingness import Missingness
 from protocol.stats.table_concordance import harrell_c
+from protocol.survey_grid import survey_grid
 
 STUDY = Study.model_validate(
     {

@@ -20,7 +20,7 @@ from privacy.policy import PrivacyPolicy
 from protocol import audit
 from protocol.config import Study
 from protocol.custody import Heads, carried, heads_in
-from protocol.payload import Answer, Question
+from protocol.payload import Answer, Question, Refusal
 
 POLICY = PrivacyPolicy.model_validate(
     {
@@ -97,9 +97,10 @@ def test_a_refusal_is_written_down_without_an_answer(
     site: Path, answered: tuple[Message, Context, RecordDict]
 ) -> None:
     message, context, _ = answered
-    record_refusal(message, context, "E200")
+    record_refusal(message, context, Refusal("E200", "No."))
     [line] = audit.read(audit_log(site))
     assert (line["event"], line["detail"]["outcome"]) == ("query.survey", "E200")
+    assert line["detail"]["sentence"] == "No."
     assert "sent" not in line["detail"]
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from client.cli import app
@@ -359,12 +360,38 @@ def test_what_must_be_masked_is_the_hospital_s_to_say() -> None:
         assert not must_be_masked("a", None, plain, kind)
         with pytest.raises(PrivacyError, match="trusts nobody's keys yet"):
             must_be_masked("a", None, study(), kind)
+    strict = SecureSettings(peers=PRINTS, required_for="everything")
     for kind in ("query.survey", "evaluate.prognosis", "query.scores"):
-        assert not must_be_masked("a", settings, plain, kind)
-        assert not must_be_masked("a", None, study(), kind)
+        for other in (plain, study(cover="training")):
+            assert not must_be_masked("a", settings, other, kind)
+            with pytest.raises(PrivacyError, match="a sends statistics only masked"):
+                must_be_masked("a", strict, other, kind)
+        assert not must_be_masked("a", None, study(cover="training"), kind)
+        assert must_be_masked("a", settings, study(), kind)
+        with pytest.raises(PrivacyError, match="trusts nobody's keys yet"):
+            must_be_masked("a", None, study(), kind)
     assert must_be_masked("a", lenient, study(), "train.segment")
-    with pytest.raises(PrivacyError, match="does not cover them"):
-        must_be_masked("a", settings, study(), "query.risk_sets")
+    assert must_be_masked("a", settings, study(), "query.risk_sets")
+    with pytest.raises(PrivacyError, match="covers training only"):
+        must_be_masked("a", settings, study(cover="training"), "query.risk_sets")
+
+
+def test_a_hospital_alone_in_its_role_says_whether_it_answers_plainly() -> None:
+    hospitals = {"train": list(NAMES), "external": ["x", "y"]}
+    outside = Study.model_validate({**study().model_dump(by_alias=True), "hospitals": hospitals})
+    for settings in (None, SecureSettings(peers=PRINTS)):
+        with pytest.raises(PrivacyError, match="x is asked with fewer hospitals than a secure"):
+            must_be_masked("x", settings, outside, "evaluate.prognosis")
+    permitting = SecureSettings(plain_when_few=True)
+    assert not must_be_masked("x", permitting, outside, "evaluate.prognosis")
+    # The permission is for few only.
+    assert must_be_masked(
+        "a", SecureSettings(peers=PRINTS, plain_when_few=True), outside, "query.survey"
+    )
+    with pytest.raises(PrivacyError, match="trusts nobody's keys yet"):
+        must_be_masked("a", permitting, outside, "query.survey")
+    with pytest.raises(ValidationError, match="enter two or more peers"):
+        SecureSettings()
 
 
 def test_the_command_prints_the_fingerprint_as_the_peers_enter_it(four: Federation) -> None:

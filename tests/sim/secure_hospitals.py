@@ -37,7 +37,7 @@ def hospitals(folder: Path, number: int, patients: int = 50, **settings: Any) ->
 
 
 def training_study(number: int, **changes: Any) -> Study:
-    """Return a study of tables that trains for a few rounds, summed securely by default."""
+    """Return a study of tables that trains for a few rounds, whose updates are summed securely."""
     section = {
         "network": {"name": "prognosis", "options": {"channels": [], "hidden": 0}},
         "covariates": ["age", "gene_12"],
@@ -53,7 +53,7 @@ def training_study(number: int, **changes: Any) -> Study:
             "stages": ["survey", "prognosis"],
             "validate": {"bootstrap": 20},
             "rounds": {"join_s": 5, "quorum": 0.6},
-            "secure_aggregation": {},
+            "secure_aggregation": {"cover": "training"},
             **changes,
             "prognosis": section | changes.get("prognosis", {}),
         }

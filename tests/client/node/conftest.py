@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from deployment.credentials import Credentials, make_credentials
 
 from client.manifests import decide, receive
 from client.membership import join, load_key, node_fingerprint, request
 from deployment.control import Control
-from deployment.credentials import Credentials, make_credentials
 from deployment.flower import HOST, program, variables
 from deployment.node_keys import public_pem
 from deployment.papers import make_manifest, make_welcome

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from deployment.credentials import make_credentials
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.membership import join, node_fingerprint, request
 from client.node.preflight import Line, preflight
-from deployment.credentials import make_credentials
 from deployment.papers import make_welcome
 
 

@@ -1,6 +1,6 @@
 """Between which values a mean is noised: ranges that anybody could write down without a patient.
 
-Not those of `client.dictionary`, beyond which a value is taken for an error of typing: noise grows
+Not those of the data dictionary, beyond which a value is taken for an error of typing: noise grows
 with the width of the range, and NT-proBNP of 300,000 is possible but rare. What lies beyond counts
 as if it lay at the end, so a study of unlike patients states its own (``ranges``). A study's choice
 cannot weaken privacy: whatever the range is, one patient adds at most one unit.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from protocol.config import Study
 from protocol.errors import PrivacyError
 
-__all__ = ["PUBLIC_RANGES", "public_ranges"]
+__all__ = ["PUBLIC_RANGES", "public_ranges", "usual_ranges"]
 
 FLAG = (0.0, 1.0)
 # Covariates in the units of the data dictionary, then measurements in the units of their names:
@@ -65,3 +65,13 @@ def public_ranges(names: Sequence[str], study: Study) -> list[tuple[float, float
                 f"'ranges: {{{name}: [low, high]}}' to the study."
             )
     return [known[name] for name in names]
+
+
+def usual_ranges(names: Sequence[str], study: Study) -> list[tuple[float, float]]:
+    """Return ranges as `public_ranges`, and (-1, 1) of a variable that has none.
+
+    For secure sums, which carry values beyond a range too: it only says where the centre lies and
+    what is a large number.
+    """
+    known = {**PUBLIC_RANGES, **study.ranges}
+    return [known.get(name, (-1.0, 1.0)) for name in names]
