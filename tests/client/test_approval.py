@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployment.credentials import make_credentials
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -17,6 +16,7 @@ from client.app import app
 from client.approval import study_hash_of
 from client.manifests import decide, known
 from client.membership import join, node_fingerprint, request
+from deployment.certificates import certificate_pem, make_authority, new_key
 from deployment.papers import make_manifest, make_welcome
 from protocol import audit
 from protocol.code import code_hash
@@ -108,9 +108,9 @@ def _survey(study: Study | None = None) -> RecordDict:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> str:
-    keys = make_credentials(tmp_path_factory.mktemp("keys"), 0, now=NOW)
-    return keys.authority.read_text()
+def authority() -> str:
+    made = make_authority(new_key(), "Heart", now=NOW, lifetime=timedelta(days=7))
+    return certificate_pem(made).decode()
 
 
 @pytest.fixture

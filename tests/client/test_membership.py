@@ -1,21 +1,22 @@
 import json
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployment.credentials import make_credentials
 
 from client.membership import has_joined, join, load_welcome, node_fingerprint, request
+from deployment.certificates import certificate_pem, make_authority, new_key
 from deployment.papers import make_welcome, read_request
 from protocol.errors import PaperError
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> str:
-    keys = make_credentials(tmp_path_factory.mktemp("keys"), 0, now=datetime.now(UTC))
-    return keys.authority.read_text()
+def authority() -> str:
+    now, week = datetime.now(UTC), timedelta(days=7)
+    made = make_authority(new_key(), "Heart", now=now, lifetime=week)
+    return certificate_pem(made).decode()
 
 
 @pytest.fixture

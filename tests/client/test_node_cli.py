@@ -1,16 +1,17 @@
 """A hospital's commands from its request to its decisions, as they are typed."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployment.credentials import make_credentials
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.manifests import receive
 from client.membership import node_fingerprint
+from deployment.certificates import certificate_pem, make_authority, new_key
 from deployment.papers import grouped, make_manifest, make_welcome
 from protocol.code import code_hash
 from protocol.config import Study
@@ -44,14 +45,15 @@ def site(tmp_path: Path) -> Path:
 
 
 def _welcome(site: Path) -> Path:
-    keys = make_credentials(site.parent / "keys", 0, now=datetime.now(UTC))
+    now, week = datetime.now(UTC), timedelta(days=7)
+    authority = make_authority(new_key(), "Heart", now=now, lifetime=week)
     path = site.parent / "alpha.welcome.json"
     paper = make_welcome(
         KEY,
         consortium="Heart",
         site="alpha",
         address="centre.example:8443",
-        authority=keys.authority.read_text(),
+        authority=certificate_pem(authority).decode(),
         node_fingerprint=node_fingerprint(site),
         now=datetime.now(UTC),
     )
@@ -65,7 +67,8 @@ def test_from_request_to_decision(site: Path) -> None:
     assert (site.parent / "alpha.request.json").is_file()
     assert "concors-client join" in _type("start", site, code=1).replace("\n", " ")
     told = _type("join", site, _welcome(site))
-    assert grouped(KEY.public_key().public_bytes_raw().hex()) in told
+    key = KEY.public_key().public_bytes_raw()
+    assert grouped(hashlib.sha256(key).hexdigest()) in told
     assert "alpha has joined Heart at centre.example:8443" in told
     manifest = make_manifest(
         KEY,

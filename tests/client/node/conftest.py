@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,14 +18,21 @@ from typing import Any
 import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployment.credentials import Credentials, make_credentials
 
 from client.manifests import decide, receive
 from client.membership import join, load_key, node_fingerprint, request
+from deployment.certificates import (
+    certificate_pem,
+    make_authority,
+    make_server_certificate,
+    new_key,
+    private_pem,
+)
 from deployment.control import Control
 from deployment.flower import HOST, program, variables
 from deployment.node_keys import public_pem
 from deployment.papers import make_manifest, make_welcome
+from deployment.private_files import write_private
 from deployment.processes import Processes, free_ports, processes
 from protocol.code import code_hash
 from protocol.config import Study
@@ -139,7 +147,7 @@ def running_federation(directory: Path) -> Iterator[Federation]:
     """A SuperLink as the centre starts it, and a run of the asking app."""
     for name in ("asks", "replies"):
         (directory / "run" / name).mkdir(parents=True)
-    keys = make_credentials(directory / "keys", 0, now=datetime.now(UTC))
+    keys = _keys(directory / "keys")
     (port,) = free_ports(1)
     address = f"{HOST}:{port}"
     environment = variables(directory / "server")
@@ -147,25 +155,40 @@ def running_federation(directory: Path) -> Iterator[Federation]:
     with processes(directory / "logs") as running:
         for name, command in _server(keys, address).items():
             running.start(name, command, variables=environment, cwd=directory)
-        with Control(address, keys.authority, running.check) as control:
+        with Control(address, keys / "ca.crt", running.check) as control:
             control.wait_until_up(60)
             bundle = _bundle(directory / "app")
             control.submit(bundle, {"run-dir": str(directory / "run")})
             key = Ed25519PrivateKey.generate()
-            yield Federation(directory, address, keys.authority, control, running, key)
+            yield Federation(directory, address, keys / "ca.crt", control, running, key)
             (directory / "run" / "stop").touch()
 
 
-def _server(keys: Credentials, address: str) -> dict[str, list[str]]:
+def _keys(folder: Path) -> Path:
+    """Write what a SuperLink on the loopback address needs."""
+    folder.mkdir()
+    now, day = datetime.now(UTC), timedelta(days=1)
+    authority_key, key = new_key(), new_key()
+    authority = make_authority(authority_key, "Heart", now=now, lifetime=day)
+    names = ("localhost", HOST)
+    server = make_server_certificate(key, names, authority, authority_key, now=now, lifetime=day)
+    (folder / "ca.crt").write_bytes(certificate_pem(authority))
+    (folder / "server.crt").write_bytes(certificate_pem(server))
+    write_private(folder / "server.key", private_pem(key))
+    write_private(folder / "server.secret", secrets.token_bytes(32))
+    return folder
+
+
+def _server(keys: Path, address: str) -> dict[str, list[str]]:
     host, port = address.split(":")
     link = [program("flower-superlink"), "--host", host, "--port", port]
-    link += ["--ssl-ca-certfile", str(keys.authority), "--ssl-certfile", str(keys.certificate)]
-    link += ["--ssl-keyfile", str(keys.key), "--enable-supernode-auth"]
-    link += ["--isolation", "process", "--superexec-auth-secret-file", str(keys.secret)]
+    link += ["--ssl-ca-certfile", str(keys / "ca.crt"), "--ssl-certfile", str(keys / "server.crt")]
+    link += ["--ssl-keyfile", str(keys / "server.key"), "--enable-supernode-auth"]
+    link += ["--isolation", "process", "--superexec-auth-secret-file", str(keys / "server.secret")]
     link += ["--disable-runtime-dependency-installation"]
     execute = [program("flower-superexec"), "--runtime-api-address", address]
-    execute += ["--root-certificates", str(keys.authority)]
-    execute += ["--superexec-auth-secret-file", str(keys.secret)]
+    execute += ["--root-certificates", str(keys / "ca.crt")]
+    execute += ["--superexec-auth-secret-file", str(keys / "server.secret")]
     return {"server": link, "server-exec": execute}
 
 

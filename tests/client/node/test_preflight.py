@@ -1,15 +1,15 @@
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from deployment.credentials import make_credentials
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.membership import join, node_fingerprint, request
 from client.node.preflight import Line, preflight
+from deployment.certificates import certificate_pem, make_authority, new_key
 from deployment.papers import make_welcome
 
 
@@ -23,14 +23,15 @@ def joined(site: Path, tmp_path: Path) -> Path:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    keys = make_credentials(tmp_path / "keys", 0, now=datetime.now(UTC))
+    now, week = datetime.now(UTC), timedelta(days=7)
+    authority = make_authority(new_key(), "Heart", now=now, lifetime=week)
     request(site)
     welcome = make_welcome(
         Ed25519PrivateKey.generate(),
         consortium="Heart",
         site="alpha",
         address=f"127.0.0.1:{port}",
-        authority=keys.authority.read_text(),
+        authority=certificate_pem(authority).decode(),
         node_fingerprint=node_fingerprint(site),
         now=datetime.now(UTC),
     )
