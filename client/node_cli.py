@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from client.manifests import Decision, decide, known
 from client.membership import coordinator_fingerprint, join, load_welcome, request
@@ -86,8 +86,10 @@ def studies_command(site_dir: SITE) -> None:
     with sentences():
         found = known(site_dir)
     title = "Studies; MB a round: to the hospital / from it"
-    columns = ("study", "hash", "stages", "networks", "strategies", "MB a round", "rounds")
-    table = Table(*columns, "until", "decision", title=title)
+    columns = ("stages", "networks", "strategies", "MB a round", "rounds", "until")
+    # What is typed into the next command is never cut short, however narrow the terminal.
+    whole = [Column(name, no_wrap=True) for name in ("study", "hash", "decision")]
+    table = Table(*whole[:2], *columns, whole[2], title=title)
     for each in found:
         sections = {stage: getattr(each.study, stage) for stage in each.traffic}
         table.add_row(
