@@ -4,29 +4,36 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.admission import admit, admit_cohort
 from client.boundary import guarded
 from client.hospital import Hospital, open_hospital
 from client.location import site_directory
 from client.private_terms import privacy_terms
+from client.recording import record_answer
 from client.secure_settings import must_be_masked
 from client.site import load_site
-from protocol import audit
+from deployment.logs import configure
 from protocol.config import Study
+from protocol.manifest_message import unpack
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 # The stages' modules are imported inside the handlers: Flower starts a process a message, and a
 # survey need not wait for torch.
 app = ClientApp()
+configure()
 
 
 def _answer(
     message: Message, context: Context, function: Callable[[Hospital, Question], Answer]
 ) -> Message:
     question = Question.from_records(message.content)
-    hospital = open_hospital(site_directory(context), question.study)
+    directory = site_directory(context)
+    admit(directory, question.study, message)
+    hospital = open_hospital(directory, question.study)
+    admit_cohort(hospital, question.study, message)
     if _masked(hospital, question.study, message):
         from client.secure_answers import counted_exactly, enter_question, masked_answer
 
@@ -37,7 +44,7 @@ def _answer(
         content = masked_answer(secure, hospital, kind, question, answer)
     else:
         content = _answered(hospital, question, message, function).to_records()
-    _record(hospital, message, {"study": question.study.name})
+    _record(hospital, message, context, content)
     return Message(content, reply_to=message)
 
 
@@ -65,33 +72,36 @@ def _masked(hospital: Hospital, study: Study, message: Message) -> bool:
 def _train(
     message: Message, context: Context, function: Callable[[Hospital, TrainRequest], TrainReply]
 ) -> Message:
+    from client.downlink import whole_request
+
     request = TrainRequest.from_records(message.content)
-    hospital = open_hospital(site_directory(context), request.study)
+    directory = site_directory(context)
+    admit(directory, request.study, message)
+    hospital = open_hospital(directory, request.study)
+    admit_cohort(hospital, request.study, message)
+    request = whole_request(hospital, request)
     if _masked(hospital, request.study, message):
         from client.secure_training import answer_masked
 
         reply, content = answer_masked(hospital, message.metadata.message_type, request, function)
     else:
+        from client.uplink import packed_reply
+
         reply = function(hospital, request)
-        content = reply.to_records()
-    _record(
-        hospital,
-        message,
-        {
-            "study": request.study.name,
-            "round": request.round_index,
-            "num_patients": reply.num_patients,
-        },
-    )
+        content = packed_reply(hospital, request, reply).to_records()
+    _record(hospital, message, context, content)
     return Message(content, reply_to=message)
 
 
-def _record(hospital: Hospital, message: Message, facts: dict[str, object]) -> None:
-    _append(hospital.directory, message, facts)
-
-
-def _append(directory: Path, message: Message, facts: dict[str, object]) -> None:
-    audit.append(directory / ".concors" / "audit.jsonl", message.metadata.message_type, facts)
+def _record(hospital: Hospital, message: Message, context: Context, content: RecordDict) -> None:
+    record_answer(
+        hospital.directory,
+        message,
+        context,
+        content,
+        site=hospital.name,
+        data=hospital.data_hash,
+    )
 
 
 @app.query("hello")
@@ -101,6 +111,17 @@ def hello(message: Message, context: Context) -> Message:
     config = load_site(site_directory(context))
     answer = Answer({"site": config.name, "version": version("concors")})
     return Message(answer.to_records(), reply_to=message)
+
+
+@app.query("manifest")
+@guarded
+def manifest(message: Message, context: Context) -> Message:
+    """The signed manifest of a study; the answer is what the hospital has decided of it."""
+    from client.manifests import receive
+
+    directory = site_directory(context)
+    decision = receive(directory, unpack(message.content, "The server's manifest"))
+    return Message(Answer({"decision": decision}).to_records(), reply_to=message)
 
 
 @app.query("secure_open")
@@ -126,9 +147,10 @@ def _secure(
 ) -> Message:
     question = Question.from_records(message.content)
     directory = site_directory(context)
-    answer = function(directory, question)
-    _append(directory, message, {"study": question.study.name})
-    return Message(answer.to_records(), reply_to=message)
+    admit(directory, question.study, message)
+    content = function(directory, question).to_records()
+    record_answer(directory, message, context, content, site=load_site(directory).name)
+    return Message(content, reply_to=message)
 
 
 @app.query("survey")

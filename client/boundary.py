@@ -5,17 +5,17 @@ tag or a name. So every handler is wrapped here; where it failed stands in the h
 """
 
 import logging
-import traceback
 from collections.abc import Callable
 from functools import wraps
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context, Message
 
 from client.location import site_directory
-from protocol.errors import ConcorsError
+from client.recording import record_refusal
+from deployment.logs import Nameless
+from protocol.errors import ConcorsError, WorkerError
 from protocol.payload import Refusal
 
 __all__ = ["guarded"]
@@ -34,6 +34,14 @@ def guarded(handler: Handler) -> Handler:
         except ConcorsError as error:
             refusal = Refusal.of(error)
             _log(context, handler.__name__, error)
+        except MemoryError as error:
+            refusal = Refusal.of(
+                WorkerError(
+                    "The hospital's worker ran out of memory; give the machine more, or the study "
+                    "smaller batches or images."
+                )
+            )
+            _log(context, handler.__name__, error)
         except Exception as error:  # noqa: BLE001 - the one place where everything must be caught
             refusal = Refusal(
                 UNEXPECTED,
@@ -42,6 +50,7 @@ def guarded(handler: Handler) -> Handler:
                 "else.",
             )
             _log(context, handler.__name__, error)
+        record_refusal(message, context, refusal)
         return Message(refusal.to_error(), reply_to=message)
 
     return reply
@@ -68,25 +77,7 @@ def _log(context: Context, where: str, error: Exception) -> None:
     handler.close()
 
 
-class _Nameless(logging.Formatter):
-    """Tells where an exception came from and of what kind, but not its text.
-
-    The text of a foreign exception quotes what it stumbled over: a path with a name in it, a cell
-    of a table, a tag.
-    """
-
-    def formatException(self, ei: Any) -> str:
-        lines = []
-        error = ei[1]
-        while error is not None:
-            told = error.sentence if isinstance(error, ConcorsError) else "(its text is not kept)"
-            lines.append(f"{type(error).__name__}: {told}")
-            lines += (line.rstrip() for line in traceback.format_tb(error.__traceback__))
-            error = error.__cause__ or error.__context__
-        return "\n".join(lines)
-
-
 def _file(path: Path) -> RotatingFileHandler:
     handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=3, encoding="utf-8")
-    handler.setFormatter(_Nameless("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Nameless("%(asctime)s %(levelname)s %(message)s"))
     return handler

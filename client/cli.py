@@ -15,13 +15,24 @@ from client.check import Report, examine
 from client.check_page import write_page
 from client.cohort import Patient, load_cohort
 from client.intake.dropped import DroppedTags
+from client.node_cli import (
+    approve_command,
+    decline_command,
+    join_command,
+    preflight_command,
+    request_command,
+    start_command,
+    studies_command,
+)
 from client.pacs_cli import fetch_command
+from client.policy import held_to, load_policy
 from client.privacy_cli import plan_privacy_command, spent_command
 from client.quality import QualityLimits
+from client.record_cli import sbom_command, verify_command
 from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
-from client.series_list import list_series, write_list
 from client.site import load_site
+from deployment.logs import configure
 from protocol.config import Preprocessing, load_study
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse
@@ -41,6 +52,8 @@ console = Console()
 def _group() -> None:
     # With a callback typer keeps `check` as a subcommand even while it is the only one.
     """A hospital's side of Concors."""
+    with sentences():
+        configure()
 
 
 @app.command()
@@ -65,6 +78,7 @@ def check(
         changed = {key: value for key, value in given.items() if value is not None}
         preprocessing = parse(Preprocessing, base.model_dump() | changed, "--spacing/--crop")
         config = load_site(site_dir)
+        config = held_to(config, load_policy(site_dir, config))
         with _reading(config.name) as tell:
             cohort = load_cohort(site_dir, preprocessing, tell)
         report = examine(cohort, config, site_dir)
@@ -136,6 +150,9 @@ def sort(
 
     A person overrules it in the table that images.overrides in site.yaml names.
     """
+    # Here, as torch takes seconds to load, which every other command would wait for.
+    from client.series_list import list_series, write_list
+
     with sentences():
         config = load_site(site_dir)
         with _reading(config.name) as tell:
@@ -237,9 +254,18 @@ def _pairs(title: str, rows: Mapping[str, str]) -> Table:
     return table
 
 
+app.command("request")(request_command)
+app.command("join")(join_command)
+app.command("preflight")(preflight_command)
+app.command("start")(start_command)
+app.command("studies")(studies_command)
+app.command("approve")(approve_command)
+app.command("decline")(decline_command)
 app.command("fetch")(fetch_command)
 app.command("spent")(spent_command)
 app.command("plan-privacy")(plan_privacy_command)
+app.command("verify")(verify_command)
+app.command("sbom")(sbom_command)
 
 
 def main() -> None:

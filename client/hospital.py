@@ -11,7 +11,7 @@ import numpy as np
 
 from client.cohort import Cohort, Patient, load_cohort
 from client.holdout import held_out
-from client.policy import load_policy
+from client.policy import held_to, load_policy
 from client.pseudonyms import load_secret
 from client.site import SiteConfig, load_site
 from client.training import Execution
@@ -63,6 +63,16 @@ class Hospital:
         """Identity of the data, for naming what was computed from them."""
         return "-".join(cohort.fingerprint[:16] for cohort in self.cohorts)
 
+    @property
+    def data_hash(self) -> str:
+        """What the audit log tells of the data: the same as long as they are, and nothing else.
+
+        Keyed with the hospital's secret, so that nobody can try whether the data are those he
+        thinks they are.
+        """
+        secret = load_secret(self.directory, self.config.secret)
+        return hmac.new(secret, f"data/{self.fingerprint}".encode(), hashlib.sha256).hexdigest()
+
     def private_generator(self, purpose: str) -> np.random.Generator:
         """Return a generator that follows from the hospital's secret, so that no one else has it.
 
@@ -97,7 +107,8 @@ def open_hospital(
     cohorts = tuple(_cohort(member, study, progress) for member in members)
     training: list[Patient] = []
     aside: list[Patient] = []
-    private = load_policy(directory, config).privacy is not None
+    policy = load_policy(directory, config)
+    private = policy.privacy is not None
     for cohort in cohorts:
         mask = held_out(cohort.patients, study.holdout, study.seed, cohort.site, each_alone=private)
         training += [p for p, out in zip(cohort.patients, mask, strict=True) if not out]
@@ -107,7 +118,7 @@ def open_hospital(
             f"{config.name} has no usable patient; run concors-client check to see why each series "
             "was refused."
         )
-    return Hospital(directory, config, cohorts, tuple(training), tuple(aside))
+    return Hospital(directory, held_to(config, policy), cohorts, tuple(training), tuple(aside))
 
 
 def _cohort(directory: Path, study: Study, progress: Callable[[int, int], None] | None) -> Cohort:

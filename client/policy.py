@@ -6,13 +6,23 @@ hospital trains without noise, and studies that require a policy do without it.
 
 from pathlib import Path
 
+from pydantic import Field
+
+from client.policy_terms import (
+    DeviceTerms,
+    Minimum,
+    ReportTerms,
+    StudyTerms,
+    Window,
+    WorkTerms,
+)
 from client.site import SiteConfig
 from privacy.ledger import Ledger
 from privacy.policy import PrivacyPolicy
 from protocol.errors import PrivacyError
 from protocol.yaml_files import Frozen, parse, read_yaml
 
-__all__ = ["POLICY_FILE", "SitePolicy", "load_policy", "site_ledger"]
+__all__ = ["POLICY_FILE", "SitePolicy", "held_to", "load_policy", "site_ledger"]
 
 POLICY_FILE = "policy.yaml"
 
@@ -24,9 +34,34 @@ class SitePolicy(Frozen):
     ----------
     privacy : PrivacyPolicy or None
         Noise, clipping and caps; ``None`` for training without noise.
+    studies, minimum, report, device, work
+        See `client.policy_terms`.
+    hours : tuple of Window
+        When training may begin; empty for always.
+    max_payload_mb : float
+        Larger requests are refused, and studies whose manifest announces larger messages.
     """
 
     privacy: PrivacyPolicy | None = None
+    studies: StudyTerms = StudyTerms()
+    minimum: Minimum = Minimum()
+    report: ReportTerms | None = None
+    hours: tuple[Window, ...] = ()
+    device: DeviceTerms = DeviceTerms()
+    work: WorkTerms = WorkTerms()
+    max_payload_mb: float = Field(1024.0, gt=0)
+
+
+def held_to(config: SiteConfig, policy: SitePolicy) -> SiteConfig:
+    """Return a hospital's settings with what its policy raises or lowers."""
+    min_cell = config.min_cell if policy.report is None else policy.report.min_cell
+    threads = config.threads if policy.device.threads is None else policy.device.threads
+    return config.model_copy(
+        update={
+            "min_cell": max(config.min_cell, min_cell),
+            "threads": min(config.threads, threads),
+        }
+    )
 
 
 def load_policy(site_dir: Path, config: SiteConfig) -> SitePolicy:

@@ -125,8 +125,9 @@ def train(
     Raises
     ------
     TrainingError
-        If there is no record, the tensors disagree on their number, or a loss or gradient is not
-        finite; the model then has the weights it came with.
+        If there is no record, the tensors disagree on their number, a loss or gradient is not
+        finite, or a quarter of a batch does not fit into memory; the model then has the weights it
+        came with.
     """
     num_records = _num_records(records)
     draws = rng.integers(2**63 - 1, size=2)
@@ -138,7 +139,9 @@ def train(
         anchor = {name: value.to(execution.device) for name, value in given.items()}
     was_training = model.training
     count = num_shards(model, execution, whole_batches=whole_batches)
-    shards = Shards(model, count, loss_fn, execution.autocast, execution.compile)
+    shards = Shards(
+        model, count, loss_fn, execution.autocast, execution.compile, whole_batches=whole_batches
+    )
     loop = _Loop(model, records, shards, options, learning_rate, execution, anchor, correction)
     num_batches = math.ceil(num_records / options.batch_size)
     orders = [rng.permutation(num_records) for _ in range(options.epochs)]

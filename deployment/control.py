@@ -6,9 +6,11 @@ for a study means asking often.
 """
 
 import hashlib
+import hmac
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,18 +26,58 @@ from flwr.proto.control_pb2 import (
     StartRunRequest,
     StopRunRequest,
     StreamLogsRequest,
+    UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from deployment.flower import EngineError, environment, first_line, no_proxy
 
-__all__ = ["Control"]
+__all__ = ["TOKEN_HEADER", "Control", "Node", "token_of"]
 
 GOODBYE_S = 0.5
+TOKEN_HEADER = "concors-token"  # noqa: S105 - its name
+# Newest first; those that are not over are few.
+MAX_RUNS = 1000
 # What Flower puts before the text of the server app's exception.
 DETAILS_PREFIX = "ServerApp failed with exception: "
+
+
+def token_of(secret: bytes) -> str:
+    """Return the token that opens the control interface, from the secret of the SuperLink."""
+    return hmac.new(secret, b"concors control", hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True)
+class Node:
+    """A hospital's node as the SuperLink knows it.
+
+    Attributes
+    ----------
+    status : str
+        ``registered`` (never seen), ``online``, ``offline`` or ``unregistered``.
+    last_seen : str
+        When it last connected or was found gone, ISO 8601, or empty.
+    """
+
+    node_id: int
+    name: str
+    public_pem: bytes
+    status: str
+    last_seen: str
+
+
+class _Token:
+    """Shows the token with every request."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers[TOKEN_HEADER] = self._token
+        return call_next(context)
 
 
 class Control:
@@ -49,17 +91,28 @@ class Control:
         Certificate of the authority that signed the SuperLink's certificate, PEM.
     check : callable
         Called at every look; raises when going on waiting makes no sense.
+    secret : bytes, optional
+        The SuperLink's secret, where its control interface asks for a token.
     """
 
-    def __init__(self, address: str, authority: Path, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        authority: Path,
+        check: Callable[[], None] = lambda: None,
+        secret: bytes | None = None,
+    ) -> None:
         self._address = address
         self._check = check
+        interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+        if secret is not None:
+            interceptors.append(_Token(token_of(secret)))
         with environment(no_proxy()):
             self._client = ControlHttpClient.from_server_address(
                 server_address=address,
                 insecure=False,
                 root_certificates=authority.read_bytes(),
-                interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+                interceptors=interceptors,
             )
 
     def __enter__(self) -> Self:
@@ -107,6 +160,23 @@ class Control:
         """Allow the holder of a key to join; return the node's id."""
         reply = self._client.RegisterNode(RegisterNodeRequest(public_key=public_pem, name=name))
         return int(reply.node_id)
+
+    def unregister(self, node_id: int) -> None:
+        """Exclude a node: nothing it asks from now on is answered."""
+        self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+
+    def nodes(self) -> list[Node]:
+        """Return every node that was ever registered."""
+        return [
+            Node(
+                int(node.node_id),
+                str(node.name),
+                bytes(node.public_key),
+                str(node.status),
+                max(str(node.last_activated_at), str(node.last_deactivated_at)),
+            )
+            for node in self._client.ListNodes(ListNodesRequest()).nodes_info
+        ]
 
     def wait_for_nodes(self, count: int, timeout_s: float) -> None:
         """Wait until ``count`` SuperNodes are connected.
@@ -177,6 +247,20 @@ class Control:
         if status.sub_status != SubStatus.COMPLETED:
             reason = first_line(str(status.details).removeprefix(DETAILS_PREFIX))
             raise EngineError(f"{reason} The server's log is {log}.")
+
+    def unfinished(self) -> set[int]:
+        """Return the ids of the runs that are not over."""
+        runs = self._client.ListRuns(ListRunsRequest(limit=MAX_RUNS)).run_dict
+        return {int(i) for i, run in runs.items() if run.status.status != Status.FINISHED}
+
+    def stop(self, run_id: int) -> None:
+        """Stop a run; one that is over or unknown stays as it is."""
+        if run_id in self.unfinished():
+            self._client.StopRun(StopRunRequest(run_id=run_id))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
     def _save_log(self, run_id: int, log: Path) -> None:
         request = StreamLogsRequest(run_id=run_id, after_timestamp=0.0)

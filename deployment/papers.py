@@ -19,6 +19,7 @@ from protocol.documents import check_keys, decode, digest, encode
 from protocol.errors import PaperError, PayloadError
 
 __all__ = [
+    "MAX_PAPER_BYTES",
     "fingerprint_of",
     "grouped",
     "make_manifest",

@@ -95,11 +95,15 @@ class Processes:
     ) -> None:
         """Start one process under a name, with exactly these environment variables.
 
+        The output of the one that had this name before is kept as ``<name>.log.1``.
+
         Raises
         ------
         EngineError
             When the program cannot be started.
         """
+        if self.log(name).exists():
+            self.log(name).replace(self._log_dir / f"{name}.log.1")
         with self.log(name).open("wb") as log:
             try:
                 self._running[name] = subprocess.Popen(  # noqa: S603 - our own command lines
@@ -137,6 +141,31 @@ class Processes:
                     f"({_last_words(self.log(name))}); the rest is in {self.log(name)}."
                 )
 
+    def names(self) -> list[str]:
+        """Return the names of the processes, those that have ended included, until `end`."""
+        return list(self._running)
+
+    def exit_code(self, name: str) -> int | None:
+        """Return how a process ended (minus the signal's number), None while it runs."""
+        return self._running[name].poll()
+
+    def last_words(self, name: str) -> str:
+        """Return what a process said last, from its last error on, in one line."""
+        return _last_words(self.log(name))
+
+    def end(self, names: Sequence[str], patience_s: float = 10.0) -> None:
+        """End some processes and whatever they started; their names are free again."""
+        for name in names:
+            self._signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + patience_s
+        for name in names:
+            self._wait(name, deadline)
+            # Also when it ended in good order: its children may be deaf to SIGTERM.
+            self._signal(name, signal.SIGKILL)
+            process = self._running.pop(name)
+            process.wait()
+            self._tell(f"-{process.pid}")
+
     def stop(self, patience_s: float = 10.0) -> None:
         """End every process and whatever each of them started.
 
@@ -144,16 +173,7 @@ class Processes:
         """
         names = list(self._running)
         for group in (names[1:], names[:1]):
-            for name in group:
-                self._signal(name, signal.SIGTERM)
-            deadline = time.monotonic() + patience_s
-            for name in group:
-                self._wait(name, deadline)
-                # Also when it ended in good order: its children may be deaf to SIGTERM.
-                self._signal(name, signal.SIGKILL)
-                process = self._running.pop(name)
-                process.wait()
-                self._tell(f"-{process.pid}")
+            self.end(group, patience_s)
 
     def close(self) -> None:
         """End every process, then the undertaker, who has nothing left to do."""

@@ -179,6 +179,20 @@ class Ledger:
         which = "lifetime" if study is None else "study"
         return max(_told(entries, delta, which), epsilon([e.spend for e in entries], delta))
 
+    def standing(self) -> tuple[audit.Head, tuple[Entry, ...]] | None:
+        """Return the head and every reservation, read as one; None where there is no ledger.
+
+        Raises
+        ------
+        PrivacyError
+            If the ledger was altered.
+        """
+        if not self._log.exists:
+            return None
+        with self._log.locked():
+            entries = _entries(self._log.lines())
+            return self._log.head(), entries
+
     @property
     def head(self) -> audit.Head:
         """How many lines the ledger has, and the hash of the newest."""

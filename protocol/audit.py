@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from protocol.documents import check_keys, decode, encode
 from protocol.errors import DataError, PayloadError
 
-__all__ = ["START", "Head", "append", "read", "verify"]
+__all__ = ["START", "Head", "add", "append", "read", "verify"]
 
 START = "0" * 64
 MAX_LINE_BYTES = 64 * 1024
@@ -68,7 +68,19 @@ def append(
     sync: bool = False,
     now: Callable[[], datetime] = _utc_now,
 ) -> str:
-    """Add one event and return its hash.
+    """Add one event as `add` does, and return its hash."""
+    return add(path, event, detail, sync=sync, now=now).hash
+
+
+def add(
+    path: Path,
+    event: str,
+    detail: dict[str, Any],
+    *,
+    sync: bool = False,
+    now: Callable[[], datetime] = _utc_now,
+) -> Head:
+    """Add one event and return the new head of the log.
 
     A last line that was cut short by a crash is dropped first (it was never complete, so no one
     can have seen its hash). Processes take turns by a lock on the file.
@@ -108,7 +120,7 @@ def append(
             raise DataError(f"Audit log {path.name} could not be written whole; make room on disk.")
         if sync:
             os.fsync(descriptor)
-        return str(line["hash"])
+        return Head(head.num_lines + 1, str(line["hash"]))
     finally:
         os.close(descriptor)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocol.compression_config import Compression
 from protocol.errors import ConfigError
 from protocol.privacy_config import PrivacyAsked
 from protocol.secure_config import SecureAggregation
@@ -145,6 +146,14 @@ class Rounds(Frozen):
         Share of the asked hospitals that must reply with a valid update, in (0, 1].
     max_reply_mb : float
         A reply whose arrays are larger is refused.
+    max_missed : int
+        From how many missed training rounds in a row on a hospital is missing, although the others
+        make the quorum.
+    on_missing : {"stop", "warn"}
+        What follows then: the study ends with a sentence and can be resumed, or
+        it goes on and its results, its report and its exit code say who was missing.
+    compression : Compression
+        In how many bytes models travel; by default as they are.
     """
 
     join_s: float = Field(600.0, gt=0)
@@ -152,6 +161,9 @@ class Rounds(Frozen):
     rejoin_s: float = Field(120.0, ge=0)
     quorum: float = Field(1.0, gt=0, le=1)
     max_reply_mb: float = Field(1024.0, gt=0)
+    max_missed: int = Field(3, ge=1)
+    on_missing: Literal["stop", "warn"] = "stop"
+    compression: Compression = Compression()
 
 
 class Study(Frozen):
@@ -285,6 +297,36 @@ class Study(Frozen):
             )
         if "regression" in self.stages:
             self._summable_regression()
+        return self
+
+    @model_validator(mode="after")
+    def _compressible(self) -> Self:
+        compression = self.rounds.compression
+        if not compression.is_used:
+            return self
+        if self.secure_aggregation is not None:
+            raise ValueError(
+                "rounds.compression and secure_aggregation exclude each other: masks cancel only "
+                "in the exact numbers of the field they are added in; set compression to none"
+            )
+        for stage in ("sort", "segment", "prognosis"):
+            strategy = getattr(self, stage).strategy
+            if stage in self.stages and strategy.name == "scaffold":
+                raise ValueError(
+                    f"{stage}.strategy scaffold computes a hospital's control variate from its "
+                    "model at both ends, and a compressed model is not the hospital's own; set "
+                    "rounds.compression to none, or choose another strategy"
+                )
+            if stage in self.stages and strategy.ask != "all" and compression.down != "none":
+                raise ValueError(
+                    f"{stage}.strategy asks one hospital in turn, which never has the model of the "
+                    "round before; set rounds.compression.down to none"
+                )
+        if "prognosis" in self.stages and self.prognosis.head == "cox_two_phase":
+            raise ValueError(
+                "the head cox_two_phase adds up exact gradients, not models; set "
+                "rounds.compression to none, or choose another head"
+            )
         return self
 
     def _summable_regression(self) -> None:

@@ -9,6 +9,7 @@ __all__ = [
     "ConcorsError",
     "ConfigError",
     "DataError",
+    "MissingModelError",
     "PaperError",
     "PayloadError",
     "PolicyError",
@@ -58,6 +59,12 @@ class PayloadError(ConcorsError):
     """A message does not have the keys, shapes, types or finite values that were agreed."""
 
     code = "E400"
+
+
+class MissingModelError(ConcorsError):
+    """The hospital does not hold the model of which the centre sent the change."""
+
+    code = "E410"
 
 
 class QuorumError(ConcorsError):

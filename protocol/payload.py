@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -24,6 +24,7 @@ from protocol.yaml_files import parse
 __all__ = [
     "MAX_MODEL_BYTES",
     "Answer",
+    "Base",
     "Question",
     "Refusal",
     "TrainReply",
@@ -34,6 +35,7 @@ __all__ = [
 
 MAX_MODEL_BYTES = 4 * 2**30
 MAX_METRICS = 256
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 METRIC_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 TRAIN_STAGES = ("sort", "segment", "prognosis")
 
@@ -52,19 +54,21 @@ def _unpack(
     keys: tuple[str, ...],
     where: str,
     names: frozenset[str] = frozenset({"document", "arrays"}),
+    optional: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], ArrayRecord | None]:
     """Return the checked document of a message and its still encoded arrays, if any."""
     where = f"{where} ({kind})"
     config, arrays = records.get("document"), records.get("arrays")
     if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
         raise PayloadError(f"{where} has no document; both ends must run the same version.")
-    if not records.keys() <= names or set(config) != {"json"}:
+    # The heads of the hospital's logs stand beside the document (`protocol.custody`).
+    if not records.keys() <= names or set(config) - {"heads"} != {"json"}:
         raise PayloadError(f"{where} has unknown records; both ends must run the same version.")
     text = config["json"]
     if not isinstance(text, str):
         raise PayloadError(f"{where} has no JSON text; both ends must run the same version.")
     document = decode(text, where)
-    check_keys(document, frozenset((*keys, "kind")), where)
+    check_keys(document, frozenset((*keys, "kind")) | (optional & document.keys()), where)
     if document["kind"] != kind:
         raise PayloadError(f"{where} is of another kind; both ends must run the same version.")
     return document, arrays
@@ -104,6 +108,22 @@ def _study(text: Any, where: str) -> Study:
         raise PayloadError(error.sentence) from error
 
 
+class Base(NamedTuple):
+    """Which model a packed one is the change of.
+
+    Attributes
+    ----------
+    round_index : int
+        The round in which that model was sent.
+    before, after : str
+        Fingerprints (`protocol.arrays.fingerprint`) of that model, and of the one it becomes.
+    """
+
+    round_index: int
+    before: str
+    after: str
+
+
 @dataclass(frozen=True)
 class TrainRequest:
     """Train this model on your patients for one round.
@@ -117,12 +137,15 @@ class TrainRequest:
     agreed : dict
         What the survey agreed (standardisation, time grid, ...), JSON values only.
     arrays : Arrays
-        The global model; read-only views of the message when received.
+        The global model; read-only views of the message when received. With ``base``, the one
+        array ``delta`` (`protocol.compression`).
     control : Arrays or None
         SCAFFOLD's ``c``, by the names of the model; None for every other strategy.
     control_round : int
         The last round after which the centre counted the control variate of the hospital that
         is asked; 0 for none. See `with_control_round`.
+    base : Base or None
+        Of what the model is the packed change; None where it is whole.
     """
 
     study: Study
@@ -132,6 +155,7 @@ class TrainRequest:
     arrays: Arrays
     control: Arrays | None = None
     control_round: int = 0
+    base: Base | None = None
 
     def to_records(self) -> RecordDict:
         """Return the message's content; the numbers are copied once."""
@@ -141,6 +165,8 @@ class TrainRequest:
             "round_index": self.round_index,
             "agreed": self.agreed,
         }
+        if self.base is not None:
+            document["base"] = self.base._asdict()
         if self.control is None:
             return _pack("train request", document, self.arrays)
         document["control_round"] = self.control_round
@@ -161,7 +187,9 @@ class TrainRequest:
         keys, names = ["study", "stage", "round_index", "agreed"], {"document", "arrays"}
         if "control" in records:
             keys, names = [*keys, "control_round"], {*names, "control"}
-        document, record = _unpack(records, "train request", tuple(keys), where, frozenset(names))
+        document, record = _unpack(
+            records, "train request", tuple(keys), where, frozenset(names), frozenset({"base"})
+        )
         stage, round_index, agreed = (document[key] for key in keys[1:4])
         _need(stage in TRAIN_STAGES, where, "the stage is unknown")
         _need(_is_count(round_index) and round_index >= 1, where, "the round is not 1 or later")
@@ -174,7 +202,20 @@ class TrainRequest:
             good = _is_count(control_round) and control_round < round_index
             _need(good, where, "the control round is not an earlier one")
             control = _control(records["control"], where, max_bytes)
-        return cls(study, stage, round_index, agreed, arrays, control, control_round)
+        base = _base(document["base"], round_index, where) if "base" in document else None
+        return cls(study, stage, round_index, agreed, arrays, control, control_round, base)
+
+
+def _base(value: Any, round_index: int, where: str) -> Base:
+    good = isinstance(value, dict) and value.keys() == set(Base._fields)
+    _need(good, where, "the model's base is not described")
+    base = Base(**value)
+    good = _is_count(base.round_index) and 1 <= base.round_index < round_index
+    _need(good, where, "the model's base is of no earlier round")
+    prints = (base.before, base.after)
+    good = all(isinstance(text, str) and FINGERPRINT.fullmatch(text) for text in prints)
+    _need(good, where, "the model's base has no fingerprint")
+    return base
 
 
 def _control(record: Any, where: str, max_bytes: int) -> Arrays:
@@ -213,10 +254,12 @@ def with_secure(records: RecordDict, secure: dict[str, Any]) -> RecordDict:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A hospital's model after its local training.
+    """A hospital's model after its local training, or the packed change of it.
 
     Attributes
     ----------
+    arrays : Arrays
+        The model; where the study compresses (`protocol.compression`) the one array ``delta``.
     num_patients, num_events : int
         How many patients (and events among them) the training used.
     metrics : dict

@@ -6,8 +6,9 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from deployment.logs import configure
 from protocol.config import load_study
-from protocol.errors import ConfigError
+from protocol.errors import ConcorsError, ConfigError
 
 app = ServerApp()
 
@@ -25,7 +26,15 @@ def _setting(context: Context, key: str, variable: str) -> Path:
 def main(grid: Grid, context: Context) -> None:
     """Run the study named by ``study-file`` into the folder named by ``run-dir``."""
     # Imported here, because loading this module must stay cheap: Flower loads it to check it.
+    from server.outcome import Outcome, write_outcome
     from server.study import run_study
 
-    study = load_study(_setting(context, "study-file", "CONCORS_STUDY"))
-    run_study(grid, study, _setting(context, "run-dir", "CONCORS_RUN"))
+    configure()
+    run_dir = _setting(context, "run-dir", "CONCORS_RUN")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_study(grid, load_study(_setting(context, "study-file", "CONCORS_STUDY")), run_dir)
+    except ConcorsError as error:
+        write_outcome(run_dir, Outcome(context.run_id, error.code, error.sentence))
+        raise
+    write_outcome(run_dir, Outcome(context.run_id))

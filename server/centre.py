@@ -65,7 +65,7 @@ class Centre:
         """
         nodes = {site: self.nodes[site] for site in sites}
         topic = message_type.partition(".")[2]
-        self.progress.step(message_type, 0, len(nodes))
+        self.progress.asked(message_type, 0, len(nodes), nodes)
         request = Question(self.study, topic, agreed, arrays).to_records()
         answers: dict[str, dict[str, Any]] = {}
         refused: dict[str, Refusal] = {}
@@ -76,9 +76,10 @@ class Centre:
                 refused[site] = outcome
             else:
                 answers[site] = outcome
+            refusal = outcome if isinstance(outcome, Refusal) else None
             said = outcome.code if isinstance(outcome, Refusal) else "answered"
             audit.append(self.audit_log, message_type, {"site": site, "outcome": said})
-            self.progress.step(message_type, done, len(nodes), site)
+            self.progress.heard(message_type, done, len(nodes), site, refusal)
         if may_decline:
             refused = {site: said for site, said in refused.items() if said.code not in DECLINED}
         if answers or refused or not may_decline:

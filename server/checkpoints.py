@@ -118,6 +118,13 @@ class Checkpoints:
         """
         return self._write(self.directory / "final", arrays, manifest)
 
+    def name_card(self, sha256: str) -> None:
+        """Write into ``final.json`` which model card describes the finished model."""
+        path = self.directory / "final.json"
+        manifest = decode(path.read_text(encoding="utf-8"), "Manifest final.json")
+        text = encode(manifest | {"card": sha256}, "A checkpoint's manifest")
+        _place(path, lambda temporary: _write_text(temporary, text))
+
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint whose bytes are those that were written, or None.
 

@@ -5,63 +5,24 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from protocol.config import Segmentation, Sorting, Study, load_study
+from deployment.logs import configure
+from protocol.config import load_study
 from protocol.errors import ConcorsError
-from protocol.survival_config import Prognosis
+from server.deployment_cli import add_commands
+from server.describe import describe, hash_line
 from server.plan_cli import plan
+from server.watching.cli import dashboard, watch
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The coordinating centre.")
-MEGABYTE = 2**20
 
 
 @app.callback()
 def root() -> None:
     """The coordinating centre of a consortium."""
-
-
-def _describe(study: Study) -> Table:
-    from server.initial import prognosis_weights, segmentation_weights, sorting_weights
-
-    table = Table(title=f"Study {study.name}, seed {study.seed}", show_header=False)
-    table.add_row("train", ", ".join(study.hospitals.train))
-    table.add_row("external", ", ".join(study.hospitals.external) or "none")
-    table.add_row("stages", ", ".join(study.stages))
-    weights = {
-        "sort": sorting_weights,
-        "segment": segmentation_weights,
-        "prognosis": prognosis_weights,
-    }
-    sections: dict[str, Sorting | Segmentation | Prognosis] = {
-        "sort": study.sort,
-        "segment": study.segment,
-        "prognosis": study.prognosis,
-    }
-    for stage, section in sections.items():
-        if stage not in study.stages:
-            continue
-        megabytes = sum(array.nbytes for array in weights[stage](study).values()) / MEGABYTE
-        # Its control variate goes with the model; what comes back of it is one number.
-        down = megabytes * (2 if section.strategy.name == "scaffold" else 1)
-        traffic = (
-            f"{megabytes:.1f} MB down and up"
-            if down == megabytes
-            else (f"{down:.1f} MB down and {megabytes:.1f} MB up")
-        )
-        asked = "one hospital in turn" if section.strategy.ask == "in turn" else "all hospitals"
-        table.add_row(
-            stage,
-            f"{section.network.name}, {section.rounds} rounds of {section.training.epochs} "
-            f"epochs of {asked}, {section.strategy.name} by {section.strategy.weight_by}; "
-            f"{traffic} per hospital and round",
-        )
-    rounds = study.rounds
-    table.add_row("waits", f"{rounds.join_s:g} s to join, {rounds.deadline_s:g} s a round")
-    table.add_row("quorum", f"{rounds.quorum:.0%} of the hospitals asked")
-    return table
+    configure()
 
 
 @app.command()
@@ -69,7 +30,9 @@ def check(
     study_file: Annotated[Path, typer.Argument(help="The study's YAML file.")],
 ) -> None:
     """Check a study file and say what it will do and send."""
-    Console().print(_describe(load_study(study_file)))
+    study = load_study(study_file)
+    Console().print(describe(study))
+    Console().print(hash_line(study), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -84,14 +47,40 @@ def report(
     from privacy.audit.document import load_audit
     from server.report import write_report
     from server.results import load_results
+    from server.sealing import note_report
 
     path = run_dir / "report.html"
     results = load_results(run_dir / "results.json").model_dump()
     write_report(results, path, audit=None if audit is None else load_audit(audit))
+    note_report(run_dir)
     Console().print(f"report: {path}", soft_wrap=True)
 
 
+@app.command()
+def verify(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    site_log: Annotated[
+        list[Path] | None,
+        typer.Option(help="A copy of a hospital's .concors/audit.jsonl; once for each hospital."),
+    ] = None,
+) -> None:
+    """Check that nothing of a run was changed: log, record, weights, results, report, cards.
+
+    One line a thing, OK or the first that is wrong; exit code 1 if anything is.
+    """
+    from server.verification import verify_run
+
+    checks = list(verify_run(run_dir, site_log or ()))
+    for check in checks:
+        Console().print(str(check), soft_wrap=True, highlight=False, markup=False)
+    if not all(check.good for check in checks):
+        raise typer.Exit(1)
+
+
 app.command("plan")(plan)
+add_commands(app)
+app.command("watch")(watch)
+app.command("dashboard")(dashboard)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from server.baseline_results import BaselineResults
 from server.cause_results import CauseRow
 from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
+from server.missed import missed_rounds
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import ALL_TOGETHER, Results
@@ -116,8 +117,10 @@ def to_results(study: Study, findings: Findings, *, simulated: bool = False) -> 
             ],
             "training": {
                 stage: {"loss": _losses(study, entries), "skipped": _skipped(entries)}
+                | _traffic(entries)
                 for stage, entries in findings.history.items()
             },
+            "missed": missed_rounds(findings.history.values(), study.rounds.max_missed),
             "baseline": findings.baseline,
             "causes": findings.causes,
             "oddities": _oddities(findings),
@@ -167,6 +170,18 @@ def _skipped(entries: list[RoundEntry]) -> dict[str, str]:
         site: NO_EVENT
         for site in sorted(sites)
         if not any(entry["sites"][site]["weight"] for entry in entries if site in entry["sites"])
+    }
+
+
+def _traffic(entries: list[RoundEntry]) -> dict[str, list[int]]:
+    counted = [entry for entry in entries if "bytes_down" in entry]
+    if len(counted) < len(entries):
+        # A run that an earlier version began.
+        return {}
+    return {
+        "bytes_down": [entry["bytes_down"] for entry in entries],
+        "bytes_up": [entry["bytes_up"] for entry in entries],
+        "num_asked": [len(entry["sites"]) + len(entry["excluded"]) for entry in entries],
     }
 
 

@@ -1,12 +1,14 @@
-"""Which hospitals are there, and how to ask them something, for a bounded time."""
+"""Which hospitals are there, found within a bounded time, and whether enough of them answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from protocol.errors import ConfigError, PayloadError, QuorumError
+from protocol.manifest_message import MANIFEST, pack
 from protocol.payload import Answer, Refusal
+from server.approval import decision_of
 from server.asking import POLL_S, WALL_CLOCK, Clock, activations, outcome_of
 
 __all__ = ["HELLO", "join", "require_quorum"]
@@ -47,13 +49,19 @@ def require_quorum(
 class _Joining:
     """Who has said hello so far."""
 
-    def __init__(self, grid: Grid, wanted: Sequence[str], version: str | None) -> None:
+    def __init__(
+        self, grid: Grid, wanted: Sequence[str], version: str | None, manifest: str | None
+    ) -> None:
         self.grid = grid
         self.wanted = tuple(wanted)
         self.version = version
+        self.manifest = manifest
         self.nodes: dict[str, int] = {}
         self.refusals: dict[int, Refusal] = {}
-        # Message id of a hello under way, and when its node had been started by then.
+        self.approvals: dict[str, str] = {}
+        # Hospitals that said hello and were then asked for their decision on the manifest.
+        self._deciding: dict[int, str] = {}
+        # Message id of what is under way, and when its node had been started by then.
         self._pending: dict[int, tuple[str, str]] = {}
         self._answered: set[int] = set()
         self._retry_at: dict[int, float] = {}
@@ -69,25 +77,48 @@ class _Joining:
             busy = pending or node_id in self._answered
             if busy or now < self._retry_at.get(node_id, now):
                 continue
+            self._pending.pop(node_id, None)
+            self._deciding.pop(node_id, None)
             message = Message(RecordDict(), node_id, HELLO, ttl=ttl_s, group_id="hello")
-            for message_id in self.grid.push_messages([message]):
-                if message_id:
-                    self._pending[node_id] = (message_id, started)
+            self._send(message, started)
 
-    def listen(self, now: float) -> None:
-        """Take up what has been answered."""
-        for node_id, (message_id, _) in list(self._pending.items()):
+    def _send(self, message: Message, started: str) -> bool:
+        """Send a message; return whether Flower took it."""
+        for message_id in self.grid.push_messages([message]):
+            if message_id:
+                self._pending[message.metadata.dst_node_id] = (message_id, started)
+                return True
+        return False
+
+    def listen(self, now: float, ttl_s: float) -> None:
+        """Take up what has been answered; whoever is wanted is then asked to decide."""
+        for node_id, (message_id, started) in list(self._pending.items()):
             for message in self.grid.pull_messages([message_id]):
                 del self._pending[node_id]
-                outcome = outcome_of(message)
-                if not isinstance(outcome, Refusal):
-                    outcome = self._register(node_id, outcome)
-                if isinstance(outcome, Refusal):
+                outcome = self._take_up(node_id, outcome_of(message))
+                if outcome is None and node_id in self._deciding and self.manifest is not None:
+                    paper = pack(self.manifest)
+                    asked = Message(paper, node_id, MANIFEST, ttl=ttl_s, group_id="hello")
+                    self._send(asked, started)
+                elif isinstance(outcome, Refusal):
                     self.refusals[node_id] = outcome
                     self._retry_at[node_id] = now + RETRY_S
                 else:
                     self.refusals.pop(node_id, None)
                     self._answered.add(node_id)
+
+    def _take_up(self, node_id: int, outcome: RecordDict | Refusal) -> Refusal | None:
+        """Take up a node's decision or hello."""
+        site = self._deciding.pop(node_id, None)
+        if site is not None:
+            refusal = decision_of(outcome, site)
+            self.approvals[site] = (
+                "approved" if refusal is None else f"{refusal.code} {refusal.sentence}"
+            )
+            if refusal is None:
+                self._count(site, node_id)
+            return refusal
+        return outcome if isinstance(outcome, Refusal) else self._register(node_id, outcome)
 
     def _register(self, node_id: int, records: RecordDict) -> Refusal | None:
         try:
@@ -101,13 +132,19 @@ class _Joining:
             return Refusal(
                 "E504", f"{site} runs another version than {self.version}; install that one there."
             )
+        if self.manifest is None:
+            self._count(site, node_id)
+        else:
+            self._deciding[node_id] = site
+        return None
+
+    def _count(self, site: str, node_id: int) -> None:
         if site in self.nodes:
             raise ConfigError(
                 f"Two nodes call themselves {site}; give each hospital its own name and start "
                 "only one node for each."
             )
         self.nodes[site] = node_id
-        return None
 
 
 def join(
@@ -116,6 +153,9 @@ def join(
     join_s: float,
     *,
     version: str | None = None,
+    manifest: str | None = None,
+    note: Callable[[dict[str, str]], None] = lambda _: None,
+    on_joined: Callable[[str], None] | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> dict[str, int]:
     """Wait until every wanted hospital has said who it is, but no longer than ``join_s``.
@@ -131,6 +171,12 @@ def join(
         Longest wait, s.
     version : str, optional
         Version every hospital must run.
+    manifest : str, optional
+        Text of the run's manifest, which a hospital must approve before it counts as joined.
+    note : callable
+        Told, whenever it changes, what each hospital said to the manifest.
+    on_joined : callable, optional
+        Called with the name of each hospital once it has said who it is.
 
     Returns
     -------
@@ -144,13 +190,22 @@ def join(
     ConfigError
         If two nodes give the same name.
     """
-    joining = _Joining(grid, wanted, version)
+    joining = _Joining(grid, wanted, version, manifest)
+    noted: dict[str, str] = {}
     end = clock.now() + join_s
     while True:
         now = clock.now()
-        joining.greet(now, max(end - now, 1.0))
-        joining.listen(now)
+        ttl_s = max(end - now, 1.0)
+        joining.greet(now, ttl_s)
+        waited_for = joining.missing()
+        joining.listen(now, ttl_s)
+        if joining.approvals != noted:
+            noted = dict(joining.approvals)
+            note(noted)
         missing = joining.missing()
+        if on_joined is not None:
+            for site in sorted(set(waited_for) - set(missing)):
+                on_joined(site)
         if not missing:
             return {site: joining.nodes[site] for site in joining.wanted}
         remaining = end - clock.now()

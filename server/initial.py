@@ -9,7 +9,7 @@ from shared_models.heads import choose_head
 from shared_models.networks import build
 from shared_models.weights import to_arrays
 
-__all__ = ["prognosis_weights", "segmentation_weights", "sorting_weights"]
+__all__ = ["begins_from_survey", "prognosis_weights", "segmentation_weights", "sorting_weights"]
 
 
 def sorting_weights(study: Study) -> Arrays:
@@ -24,6 +24,12 @@ def segmentation_weights(study: Study) -> Arrays:
     network = study.segment.network
     seed = derive_seed(study.seed, "segment/initial")
     return to_arrays(build(network.name, network.options, seed=seed))
+
+
+def begins_from_survey(study: Study) -> bool:
+    """Whether the survival network's weights are only known once the hazards are surveyed."""
+    own = (study.prognosis.network.name, study.prognosis.head) == ("prognosis", "logistic_hazard")
+    return not own
 
 
 def prognosis_weights(
@@ -48,8 +54,7 @@ def prognosis_weights(
     """
     section = study.prognosis
     options = section.network_options()
-    has_own = (section.network.name, section.head) == ("prognosis", "logistic_hazard")
-    if hazards and not has_own:
+    if hazards and begins_from_survey(study):
         # Zeros can be far from any patient: half of them with the event in the first interval.
         start = choose_head(section.head).start_outputs(hazards, cuts_months)
         options = {"start": list(start), **options}

@@ -1,10 +1,11 @@
 """What the centre checks before a hospital's model may touch the global one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import RecordDict
 
-from protocol.arrays import Layout, check_finite, check_layout
+from protocol.arrays import Arrays, ArraySpec, Layout, check_finite, check_layout
+from protocol.compression import DELTA, Codec, apply_change, decode, encoded_size
 from protocol.errors import PayloadError
 from protocol.payload import TrainReply
 
@@ -26,23 +27,33 @@ class Expected:
         hospital can buy weight with a number.
     controlled : bool
         A control variate was sent, so that the sum of the learning rates must come back.
+    codec : Codec or None
+        How the study has hospitals pack the change of the model; None where models come whole.
     """
 
     layout: Layout
     max_bytes: int
     max_patients: dict[str, int]
     controlled: bool = False
+    codec: Codec | None = None
 
 
-def read_reply(records: RecordDict, site: str, expected: Expected) -> TrainReply:
-    """Return a hospital's reply if everything about it is plausible.
+def read_reply(
+    records: RecordDict, site: str, expected: Expected, sent: Arrays | None = None
+) -> TrainReply:
+    """Return a hospital's reply, its model whole, if everything about it is plausible.
+
+    Parameters
+    ----------
+    sent : Arrays or None
+        The model of the request, of which a packed reply is the change.
 
     Raises
     ------
     PayloadError
         Naming the hospital and the first thing wrong: unknown keys, too many bytes, other names,
         shapes or dtypes, a NaN, no patients or more than were registered, more events than
-        patients.
+        patients, a packed change that is none of such a model.
     """
     where = f"The reply of {site}"
     reply = TrainReply.from_records(
@@ -59,6 +70,14 @@ def read_reply(records: RecordDict, site: str, expected: Expected) -> TrainReply
             f"{where} claims {reply.num_events} events in {reply.num_patients} patients; "
             "each patient has at most one, so check its outcomes file."
         )
+    if expected.codec is not None and sent is not None:
+        arrays = _unpacked(reply.arrays, sent, expected.layout, expected.codec, where)
+        reply = replace(reply, arrays=arrays)
     check_layout(reply.arrays, expected.layout, where)
     check_finite(reply.arrays, where)
     return reply
+
+
+def _unpacked(packed: Arrays, sent: Arrays, model: Layout, codec: Codec, where: str) -> Arrays:
+    check_layout(packed, {DELTA: ArraySpec((encoded_size(model, codec),), "uint8")}, where)
+    return apply_change(sent, decode(packed[DELTA], model, codec, where))

@@ -22,12 +22,14 @@ from server.baseline_results import BaselineResults
 from server.cause_results import CauseRow
 from server.design_results import DesignResults, SubgroupRow
 from server.evaluation_results import RoleEvaluation, SiteEvaluation
+from server.missed import MissedRounds
 from server.regression_results import RegressionResults
 from server.sums_fields import ENCODE, Frozen, decoder
 
 __all__ = [
     "ALL_TOGETHER",
     "Arm",
+    "BrokenLog",
     "Hospital",
     "Oddity",
     "Oracle",
@@ -120,11 +122,17 @@ class Training(Frozen):
 
     Where secure sums hid the hospitals' own, there is one entry `ALL_TOGETHER`.
 
+    ``bytes_down`` and ``bytes_up``: what each round sent to all its ``num_asked`` hospitals and
+    what they sent, arrays and documents; empty where it was not counted.
+
     ``skipped``: hospitals whose replies weighed nothing in any round, with the reason.
     """
 
     loss: dict[str, tuple[float | None, ...]]
     validation_loss: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    bytes_down: tuple[int, ...] = ()
+    bytes_up: tuple[int, ...] = ()
+    num_asked: tuple[int, ...] = ()
     skipped: dict[str, str] = Field(default_factory=dict)
 
 
@@ -192,13 +200,25 @@ class Oddity(Frozen):
     why: str
 
 
+class BrokenLog(Frozen):
+    """A hospital's log that no longer goes on from where it stood (see `server.heads`)."""
+
+    hospital: str
+    which: Literal["audit log", "privacy ledger"]
+    how: Literal["went back", "contradicts itself"]
+
+
 class Results(Frozen):
-    """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``."""
+    """A whole study; ``arms``: ``federated`` and, where run, ``pooled`` and ``local/<site>``.
+
+    ``missed``: who missed more rounds in a row than ``rounds.max_missed`` of the study allows.
+    """
 
     schema_version: Literal[1] = 1
     study: StudyFacts
     hospitals: tuple[Hospital, ...] = Field(min_length=1)
     training: dict[Literal["sort", "segment", "prognosis"], Training] = Field(default_factory=dict)
+    missed: tuple[MissedRounds, ...] = ()
     oddities: tuple[Oddity, ...] = ()
     regression: RegressionResults | None = None
     baseline: BaselineResults | None = None
@@ -207,6 +227,12 @@ class Results(Frozen):
     oracle: Oracle | None = None
     subgroups: tuple[SubgroupRow, ...] = ()
     designs: DesignResults = DesignResults()
+    broken_logs: tuple[BrokenLog, ...] = ()
+
+    @property
+    def finished_without(self) -> tuple[str, ...]:
+        """The hospitals that were missing when a stage of training ended; sorted."""
+        return tuple(sorted({m.hospital for m in self.missed if m.to_the_end}))
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -257,7 +283,7 @@ def load_results(path: Path) -> Results:
     """
     try:
         return Results.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise PayloadError(
             f"{path.name} is not a results file of this version; run the study again."
         ) from error

@@ -29,16 +29,18 @@ def binding_of(
     ours = {"name", "seed", "hospitals", "preprocessing", "holdout", stage}
     if study.secure_aggregation is not None:
         ours.add("secure_aggregation")
-    return digest(
-        {
-            "study": study.model_dump(mode="json", by_alias=True, include=ours),
-            "stage": stage,
-            "agreed": agreed,
-            "strategy": repr(strategy),
-            "weight_by": weight_by,
-            "sites": sorted(sites),
-        }
-    )
+    bound = {
+        "study": study.model_dump(mode="json", by_alias=True, include=ours),
+        "stage": stage,
+        "agreed": agreed,
+        "strategy": repr(strategy),
+        "weight_by": weight_by,
+        "sites": sorted(sites),
+    }
+    compression = study.rounds.compression
+    if compression.is_used:
+        bound["compression"] = compression.model_dump()
+    return digest(bound)
 
 
 def where_to_go_on(

@@ -2,10 +2,11 @@
 
 The centre holds three models at most: the global one (which shares its memory with the message
 that carries it), the running mean, and the one reply being folded. A server optimiser's state
-comes on top, and with SCAFFOLD a control variate and its mean change.
+comes on top, with SCAFFOLD a control variate and its mean change, and where models are packed on
+their way to the hospitals, the one that was sent beside the one that was meant.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -16,23 +17,21 @@ from flwr.serverapp import Grid
 
 from protocol import audit as audit_log
 from protocol.arrays import Arrays, check_finite, fingerprint, layout
+from protocol.compression import Codec
 from protocol.config import Study
 from protocol.control import control_change
-from protocol.errors import ConfigError, PayloadError, QuorumError
-from protocol.payload import (
-    MAX_MODEL_BYTES,
-    Refusal,
-    TrainReply,
-    TrainRequest,
-    with_control_round,
-)
-from protocol.records import from_array_record
+from protocol.errors import ConfigError, MissingModelError, PayloadError, QuorumError
+from protocol.payload import Refusal, TrainReply, TrainRequest, with_control_round
 from server.asking import WALL_CLOCK, Clock, ask
 from server.checkpoints import Checkpoint, Checkpoints
+from server.downlink import Broadcast, as_sent, broadcast, sent_of, with_owed
 from server.hospitals import require_quorum
+from server.missed import require_present
+from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import binding_of, where_to_go_on
 from server.secure_training import SecureTraining, Together, check_summable
+from server.traffic import Metered
 from server.turns import counted_rounds, last_weights, whose_turn
 from strategies import RunningMean, Strategy
 from strategies.scaffold import as_state, control_of
@@ -58,7 +57,7 @@ class RoundEntry(TypedDict):
     ``excluded`` maps a hospital to the ``code`` and ``sentence`` of why its reply was left out;
     ``update_norm`` is the Euclidean norm of the change of the global model. Where only a sum was
     seen, ``together`` is what is known of it, and a hospital's entry holds its even share of the
-    weight and nothing else.
+    weight and nothing else. ``bytes_down`` and ``bytes_up`` are of all hospitals together.
     """
 
     stage: str
@@ -68,6 +67,8 @@ class RoundEntry(TypedDict):
     excluded: dict[str, dict[str, str]]
     update_norm: float
     fingerprint: str
+    bytes_down: NotRequired[int]
+    bytes_up: NotRequired[int]
     together: NotRequired[Together]
 
 
@@ -75,7 +76,7 @@ class RoundEntry(TypedDict):
 class _Run:
     """What does not change from round to round."""
 
-    grid: Grid
+    grid: Metered
     nodes: Mapping[str, int]
     stage: Stage
     study: Study
@@ -87,8 +88,13 @@ class _Run:
     audit: Path | None
     clock: Clock
     secure: SecureTraining | None = None
+    progress: RoundProgress | None = None
     # Requests that are still unanswered, by hospital: whoever is late is not asked meanwhile.
     late: dict[str, str] = field(default_factory=dict)
+
+    def heard(self, round_index: int, site: str, said: Refusal | None = None) -> None:
+        if self.progress is not None:
+            self.progress.heard(round_index, site, said)
 
     def note(self, event: str, detail: dict[str, Any]) -> None:
         if self.audit is not None:
@@ -103,20 +109,36 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Round:
-    """What one round starts from."""
+    """What one round starts from.
+
+    Attributes
+    ----------
+    wanted : Arrays
+        The model that was meant; ``arrays``, the one the hospitals have, differs where it was
+        packed.
+    """
 
     number: int
-    request: RecordDict
-    arrays: Arrays
+    sent: Broadcast
+    wanted: Arrays
     state: Arrays
     history: list[RoundEntry]
 
+    @property
+    def arrays(self) -> Arrays:
+        return self.sent.model
+
     def addressed(self) -> RecordDict | Callable[[str], RecordDict]:
-        """Return the request of all hospitals, or of each where the control rounds differ."""
-        if "control" not in self.request:
-            return self.request
-        counted = counted_rounds(self.history)
-        return lambda site: with_control_round(self.request, counted.get(site, 0))
+        """Return the request of all hospitals, or of each where they differ."""
+        if self.sent.request.control is not None:
+            counted = counted_rounds(self.history)
+            return lambda site: with_control_round(self.sent.whole, counted.get(site, 0))
+        packed = self.sent.packed
+        if packed is None:
+            return self.sent.whole
+        # Who replied last time has that model; who did not may, and is asked with the whole one.
+        holding = self.history[-1]["sites"]
+        return lambda site: packed if site in holding else self.sent.whole
 
 
 def _cast(arrays: Arrays, dtypes: Mapping[str, np.dtype]) -> Arrays:
@@ -145,7 +167,7 @@ def _check(
     if isinstance(outcome, Refusal):
         return outcome
     try:
-        reply = read_reply(outcome, site, run.expected)
+        reply = read_reply(outcome, site, run.expected, at.arrays)
         if reply.rate_sum is None:
             return reply, reply.arrays
         control, where = control_of(at.state), f"The control variate of {site}"
@@ -155,27 +177,49 @@ def _check(
         return Refusal.of(error)
 
 
-def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dict[str, Refusal]]:
-    """Ask the hospitals and fold the valid replies in the order of their names."""
-    mean, round_index = RunningMean(), at.number
-    sites: dict[str, SiteEntry] = {}
-    refused: dict[str, Refusal] = {}
-    replies = ask(
+def _answers(run: _Run, at: _Round) -> Iterator[tuple[str, RecordDict | Refusal]]:
+    """Ask the hospitals; one that lacks the model of the round before is sent this one whole."""
+    nodes = run.asked(at.number)
+    for site, outcome in _ask(run, at.number, nodes, at.addressed()):
+        if isinstance(outcome, Refusal) and outcome.code == MissingModelError.code:
+            run.note("request.repeated", {"round": at.number, "site": site})
+            yield from _ask(run, at.number, {site: nodes[site]}, at.sent.whole)
+        else:
+            yield site, outcome
+        # Nothing may keep a reply's arrays alive while the next one is being pulled.
+        del outcome
+
+
+def _ask(
+    run: _Run,
+    round_index: int,
+    nodes: Mapping[str, int],
+    request: RecordDict | Callable[[str], RecordDict],
+) -> Iterator[tuple[str, RecordDict | Refusal]]:
+    return ask(
         run.grid,
-        run.asked(round_index),
-        at.addressed(),
+        nodes,
+        request,
         f"train.{run.stage}",
         run.study.rounds,
         group=f"{run.stage}-{round_index}",
         clock=run.clock,
         late=run.late,
     )
-    for site, outcome in replies:
+
+
+def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dict[str, Refusal]]:
+    """Ask the hospitals and fold the valid replies in the order of their names."""
+    mean, round_index = RunningMean(), at.number
+    sites: dict[str, SiteEntry] = {}
+    refused: dict[str, Refusal] = {}
+    for site, outcome in _answers(run, at):
         checked = _check(run, at, site, outcome)
         # The message must not keep its arrays alive while the next reply is being pulled.
         del outcome
         if isinstance(checked, Refusal):
             refused[site] = checked
+            run.heard(round_index, site, checked)
             run.note("reply.refused", {"round": round_index, "site": site, "code": checked.code})
             continue
         reply, counted = checked
@@ -188,9 +232,9 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
             weight=weight,
             metrics=reply.metrics,
         )
-        if run.audit is not None:
-            detail = {"round": round_index, "site": site, "model": fingerprint(reply.arrays)}
-            run.note("reply.accepted", detail | {"num_patients": reply.num_patients})
+        run.heard(round_index, site)
+        detail = {"round": round_index, "site": site, "num_patients": reply.num_patients}
+        run.note("reply.accepted", detail)
         del reply, counted, checked
     return mean, sites, refused
 
@@ -200,33 +244,34 @@ def _fold_secure(
 ) -> tuple[RunningMean, dict[str, SiteEntry], dict[str, Refusal], Together]:
     """Have the hospitals' replies summed without seeing one."""
     last = at.history[-1].get("together") if at.history else None
-    fold = secure.fold(at.number, at.request, at.arrays, last)
+    fold = secure.fold(at.number, at.sent.whole, at.arrays, last)
     share = fold.together["weight"] / len(fold.active)
     sites = {
         site: SiteEntry(num_patients=0, num_events=0, weight=share, metrics={})
         for site in fold.active
     }
+    for site in fold.active:
+        run.heard(at.number, site)
     for site, refusal in fold.refused.items():
+        run.heard(at.number, site, refusal)
         run.note("reply.refused", {"round": at.number, "site": site, "code": refusal.code})
     run.note("sum.opened", {"round": at.number, "sites": fold.active})
     return fold.mean, sites, fold.refused, fold.together
 
 
-def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays) -> tuple[RecordDict, Arrays]:
-    """Return the request of a round, and the model as a view of it: there is one copy of both."""
+def _send(run: _Run, round_index: int, arrays: Arrays, state: Arrays, last: Arrays) -> Broadcast:
+    """Return the request of a round, whose model shares its memory with a whole message."""
     control = control_of(state) or None
-    request = TrainRequest(
-        run.study, run.stage, round_index, run.agreed, arrays, control
-    ).to_records()
-    arrays = from_array_record(request["arrays"], "The global model", MAX_MODEL_BYTES)
-    if run.audit is not None:
-        detail = {"round": round_index, "sites": sorted(run.asked(round_index))}
-        run.note("request.sent", detail | {"model": fingerprint(arrays)})
-    return request, arrays
+    request = TrainRequest(run.study, run.stage, round_index, run.agreed, arrays, control)
+    compression = run.study.rounds.compression
+    if run.progress is not None:
+        run.progress.asked(round_index, run.asked(round_index))
+    return broadcast(request, last, Codec.of(compression.down, compression.fraction))
 
 
 def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
     start, arrays = run.clock.now(), at.arrays
+    run.grid.taken()
     together: Together | None = None
     if run.secure is None:
         mean, sites, refused = _fold(run, at)
@@ -243,8 +288,11 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
         last_weights(at.history), {site: entry["weight"] for site, entry in sites.items()}
     )
     new, state = run.strategy.step(arrays, mean.take(), at.state, turnout)
+    if at.sent.packed is not None:
+        new = with_owed(new, at.wanted, arrays)
     new = _cast(new, {name: array.dtype for name, array in arrays.items()})
     check_finite(new, f"{what}, after the server's step")
+    down, up = run.grid.taken()
     entry = RoundEntry(
         stage=run.stage,
         round=at.number,
@@ -253,9 +301,13 @@ def _round(run: _Run, at: _Round) -> tuple[Arrays, Arrays, RoundEntry]:
         excluded={s: {"code": r.code, "sentence": r.sentence} for s, r in refused.items()},
         update_norm=change_norm(new, arrays),
         fingerprint=fingerprint(new),
+        bytes_down=down,
+        bytes_up=up,
     )
     if together is not None:
         entry["together"] = together
+    # What was sent, and came, stands in the log already (`server.recording`).
+    run.note("round.finished", {"round": at.number, "model": entry["fingerprint"]})
     return new, state, entry
 
 
@@ -275,6 +327,7 @@ def run_rounds(
     checkpoints: Checkpoints | None = None,
     on_round: Callable[[RoundEntry], None] | None = None,
     audit: Path | None = None,
+    progress: RoundProgress | None = None,
     clock: Clock = WALL_CLOCK,
 ) -> tuple[Arrays, list[RoundEntry]]:
     """Train one network over all rounds and return its final arrays and history.
@@ -306,11 +359,14 @@ def run_rounds(
         with those of the rounds done before.
     audit : Path, optional
         Audit log to append every message to.
+    progress : RoundProgress, optional
+        Where to tell whom a round asks and whom it has heard.
 
     Raises
     ------
     QuorumError
-        If too few hospitals replied validly; the last checkpoint stays and the run can be resumed.
+        If too few hospitals replied validly, or one missed more rounds in a row than the study
+        allows; the last checkpoint stays and the run can be resumed.
     ConfigError
         If a hospital has no registered count, or the checkpoints belong to another study.
     DataError
@@ -323,19 +379,21 @@ def run_rounds(
         raise ConfigError(
             f"{unregistered[0]} has no patient count from the survey; run the survey stage first."
         )
-    state = strategy.init(arrays)
+    metered = Metered(grid)
+    state, compression = strategy.init(arrays), study.rounds.compression
     expected = Expected(
         layout(arrays),
         int(study.rounds.max_reply_mb * 2**20),
         dict(max_patients),
         controlled=bool(control_of(state)),
+        codec=Codec.of(compression.up, compression.fraction),
     )
     secure = None
     if study.secure_aggregation is not None:
         check_summable(state, in_turn)
-        secure = SecureTraining(grid, nodes, study, stage, weight_by, max_patients, clock)
+        secure = SecureTraining(metered, nodes, study, stage, weight_by, max_patients, clock)
     run = _Run(
-        grid,
+        metered,
         nodes,
         stage,
         study,
@@ -347,24 +405,31 @@ def run_rounds(
         audit,
         clock,
         secure,
+        progress,
     )
     binding = binding_of(study, stage, agreed, strategy, weight_by, nodes)
-    at = where_to_go_on(checkpoints, arrays, state, binding)
-    arrays, state = at.arrays, at.state
+    packs = compression.down != "none"
+    at = where_to_go_on(checkpoints, arrays, state | (as_sent(arrays) if packs else {}), binding)
+    arrays, (state, last) = at.arrays, sent_of(at.state)
     history: list[RoundEntry] = list(at.history)
     del at
     if on_round is not None:
         for entry in history:
             on_round(entry)
     for number in range(len(history) + 1, num_rounds + 1):
-        request, arrays = _send(run, number, arrays, state)
-        arrays, state, entry = _round(run, _Round(number, request, arrays, state, history))
-        del request
+        sent = _send(run, number, arrays, state, last)
+        if sent.packed is None:
+            arrays = sent.model
+        arrays, state, entry = _round(run, _Round(number, sent, arrays, state, history))
+        last = sent.model if packs else {}
+        del sent
         history.append(entry)
         if checkpoints is not None:
-            checkpoints.save(Checkpoint(number, arrays, state, history, binding))
+            kept = state | as_sent(last)
+            checkpoints.save(Checkpoint(number, arrays, kept, history, binding))
         if on_round is not None:
             on_round(entry)
+        require_present(history, study.rounds, f"Round {number} of {stage}")
     if checkpoints is not None:
         manifest = {"stage": stage, "study": study.name, "rounds": num_rounds, "binding": binding}
         checkpoints.save_final(arrays, manifest | {"model": fingerprint(arrays)})

@@ -1,5 +1,6 @@
 """The stages of a study at the centre, each a few messages and what is settled by them."""
 
+from contextlib import closing
 from typing import Any
 
 from protocol import audit
@@ -25,12 +26,14 @@ from server.checkpoints import Checkpoints
 from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
 from server.initial import prognosis_weights, segmentation_weights, sorting_weights
+from server.progress import RoundProgress
 from server.regression import fit_regression
 from server.risk_sets import events_per_hospital, fit_baseline
-from server.rounds import Stage, run_rounds
+from server.rounds import RoundEntry, Stage, run_rounds
 from server.starting import starting_weights
 from server.subgroups import ask_subgroups
 from server.telling import ask_all
+from server.tensorboard import EventFiles
 from server.two_phase import train_two_phase
 from shared_models.heads import choose_head
 from strategies import build
@@ -227,21 +230,30 @@ def _train(
     }
     section = sections[stage]
     sites = study.hospitals.train
+    progress = RoundProgress(centre.progress, stage, section.rounds)
     centre.progress.step(stage, 0, section.rounds)
-    trained, findings.history[stage] = run_rounds(
-        centre.grid,
-        {site: centre.nodes[site] for site in sites},
-        stage=stage,
-        study=study,
-        agreed=findings.agreed,
-        arrays=arrays,
-        strategy=build(strategy.name, strategy.options),
-        num_rounds=section.rounds,
-        weight_by=strategy.weight_by,
-        in_turn=strategy.ask == "in turn",
-        max_patients=_registered(centre, findings, stage),
-        checkpoints=Checkpoints(centre.run_dir / stage),
-        on_round=lambda entry: centre.progress.step(stage, entry["round"], section.rounds),
-        audit=centre.audit_log,
-    )
+    events = EventFiles(centre.run_dir, stage)
+
+    def note(entry: RoundEntry) -> None:
+        progress.finished(entry["round"])
+        events.add(entry)
+
+    with closing(events):
+        trained, findings.history[stage] = run_rounds(
+            centre.grid,
+            {site: centre.nodes[site] for site in sites},
+            stage=stage,
+            study=study,
+            agreed=findings.agreed,
+            arrays=arrays,
+            strategy=build(strategy.name, strategy.options),
+            num_rounds=section.rounds,
+            weight_by=strategy.weight_by,
+            in_turn=strategy.ask == "in turn",
+            max_patients=_registered(centre, findings, stage),
+            checkpoints=Checkpoints(centre.run_dir / stage),
+            on_round=note,
+            audit=centre.audit_log,
+            progress=progress,
+        )
     return trained

@@ -6,13 +6,18 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from protocol.config import Study
+from server.approval import write_approvals
 from server.centre import Centre
 from server.design_runs import run_designs
 from server.findings import Findings, to_results
+from server.heads import broken_logs
 from server.hospitals import join
-from server.progress import Progress
+from server.manifest import MANIFEST_FILE
+from server.progress import JOINING, STAGE, Progress
+from server.recording import RecordedGrid, begin_log
 from server.report import write_report
 from server.results import Results, save_results
+from server.sealing import seal_run
 from server.stages import STAGES
 from server.starting import hand_on
 
@@ -21,6 +26,8 @@ __all__ = ["run_study"]
 
 def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
     """Run the stages, then the validation designs; write ``results.json`` and ``report.html``.
+
+    Then everything is bound together in ``record.json`` (`server.sealing`).
 
     Training rounds that were finished before an interruption are read from their checkpoints; the
     other stages ask again. Either way the run ends with the same bytes.
@@ -31,13 +38,16 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
         If too few hospitals joined, answered, or sent a valid update.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    nodes = join(
-        grid,
-        study.hospitals.all,
-        study.rounds.join_s,
-        version=version("concors"),
-    )
-    centre = Centre(grid, nodes, study, run_dir, Progress(run_dir))
+    progress = Progress(run_dir)
+    (run_dir / "study.json").write_text(study.model_dump_json(by_alias=True) + "\n", "utf-8")
+    with progress.until_the_end():
+        return _run(grid, study, run_dir, progress)
+
+
+def _run(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> Results:
+    nodes = _join(grid, study, run_dir, progress)
+    log = begin_log(run_dir, study, nodes)
+    centre = Centre(RecordedGrid(grid, nodes, log), nodes, study, run_dir, progress)
     findings = _run_stages(centre)
     results = to_results(study, findings)
     if study.validate_.designs:
@@ -47,14 +57,38 @@ def run_study(grid: Grid, study: Study, run_dir: Path) -> Results:
 
         designs = run_designs(centre, findings, run)
         results = results.model_copy(update={"designs": designs})
+    results = results.model_copy(update={"broken_logs": broken_logs(log)})
     save_results(results, run_dir / "results.json")
     write_report(results.model_dump(), run_dir / "report.html")
+    seal_run(run_dir, study, results)
     return results
+
+
+def _join(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> dict[str, int]:
+    sites, manifest = study.hospitals.all, run_dir / MANIFEST_FILE
+    joined: list[str] = []
+
+    def heard(site: str) -> None:
+        joined.append(site)
+        progress.heard(JOINING, len(joined), len(sites), site, None)
+
+    progress.asked(JOINING, 0, len(sites), sites)
+    return join(
+        grid,
+        sites,
+        study.rounds.join_s,
+        version=version("concors"),
+        manifest=manifest.read_text(encoding="utf-8") if manifest.is_file() else None,
+        note=lambda approvals: write_approvals(run_dir, approvals),
+        on_joined=heard,
+    )
 
 
 def _run_stages(centre: Centre) -> Findings:
     findings = Findings()
-    for name in centre.study.stages:
+    stages = centre.study.stages
+    for index, name in enumerate(stages):
+        centre.progress.step(STAGE, index, len(stages), name)
         STAGES[name](centre, findings)
     return findings
 

@@ -10,6 +10,8 @@ no part in it. A step of hospitals of whom one left between the exchanges is beg
 """
 
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,18 +27,25 @@ from server.centre import Centre
 from server.checkpoints import Checkpoint, Checkpoints
 from server.findings import Findings
 from server.hospitals import require_quorum
+from server.missed import require_present
+from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
 from server.rounds import RoundEntry, SiteEntry, change_norm
 from server.secure_gradient import NOT_SEEN, summed_gradient
 from server.secure_training import Together
+from server.tensorboard import EventFiles
+from server.traffic import Metered
 from shared_models.heads.cox_two_phase import RiskSetSums
 from strategies import Strategy, build
 
 __all__ = ["add_gradients", "train_two_phase"]
 
 Replies = dict[str, TrainReply]
+NO_RISK_SETS = Refusal(
+    "E506", "It gave no risk sets when asked; the audit log has the code of why not."
+)
 
 
 def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Arrays:
@@ -48,13 +57,16 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
         If no grid of risk sets serves all hospitals, naming one that is too small for any, or
         nobody had the event.
     QuorumError
-        If too few hospitals answered; the last checkpoint stays and the run can be resumed.
+        If too few hospitals answered, or one missed more steps in a row than the study allows; the
+        last checkpoint stays and the run can be resumed.
     """
     section = centre.study.prognosis
     step_months, too_small = common_step(centre, findings, arrays)
     for site, reason in too_small.items():
         raise TrainingError(f"{site} cannot take part in exact Cox training: {reason}.")
     findings.risk_step = (step_months, {})
+    metered = Metered(centre.grid)
+    centre = replace(centre, grid=metered)
     strategy = build(section.strategy.name, section.strategy.options)
     checkpoints = Checkpoints(centre.run_dir / "prognosis")
     binding = _binding(centre, findings, step_months)
@@ -63,11 +75,19 @@ def train_two_phase(centre: Centre, findings: Findings, arrays: Arrays) -> Array
     at = where_to_go_on(checkpoints, arrays, fresh, binding)
     arrays, state = at.arrays, at.state
     history: list[RoundEntry] = list(at.history)
-    for number in range(len(history) + 1, section.rounds + 1):
-        arrays, state, entry = _step(centre, findings, number, step_months, arrays, state, strategy)
-        history.append(entry)
-        checkpoints.save(Checkpoint(number, arrays, state, history, binding))
-        centre.progress.step("prognosis", number, section.rounds)
+    progress = RoundProgress(centre.progress, "prognosis", section.rounds)
+    with closing(EventFiles(centre.run_dir, "prognosis")) as events:
+        for entry in history:
+            events.add(entry)
+        for number in range(len(history) + 1, section.rounds + 1):
+            at = Checkpoint(number - 1, arrays, state, history, binding)
+            arrays, state, entry = _step(centre, findings, step_months, at, strategy)
+            entry["bytes_down"], entry["bytes_up"] = metered.taken()
+            history.append(entry)
+            checkpoints.save(Checkpoint(number, arrays, state, history, binding))
+            progress.finished(number)
+            events.add(entry)
+            require_present(history, centre.study.rounds, f"Step {number} of exact Cox training")
     findings.history["prognosis"] = history
     manifest = {"stage": "prognosis", "study": centre.study.name, "rounds": section.rounds}
     checkpoints.save_final(arrays, manifest | {"binding": binding, "model": fingerprint(arrays)})
@@ -83,17 +103,17 @@ def _binding(centre: Centre, findings: Findings, step_months: int) -> str:
 def _step(
     centre: Centre,
     findings: Findings,
-    number: int,
     step_months: int,
-    arrays: Arrays,
-    state: Arrays,
+    at: Checkpoint,
     strategy: Strategy,
 ) -> tuple[Arrays, Arrays, RoundEntry]:
+    number, arrays, state = at.round_index + 1, at.arrays, at.state
     start, sites = WALL_CLOCK.now(), tuple(centre.study.hospitals.train)
     excluded: dict[str, Refusal] = {}
     together: Together | None = None
     while True:
         pooled, present = pooled_sums(centre, findings, sites, step_months, arrays)
+        excluded |= {site: NO_RISK_SETS for site in sites if site not in present}
         asked = {"step_months": step_months, "pooled": pooled.to_dict()}
         agreed = {**findings.agreed, "risk_sets": asked}
         request = TrainRequest(centre.study, "prognosis", number, agreed, arrays)
@@ -124,6 +144,8 @@ def _step(
     )
     if together is not None:
         entry["together"] = together
+    finished = {"stage": "prognosis", "round": number, "model": entry["fingerprint"]}
+    audit.append(centre.audit_log, "round.finished", finished)
     return new, state, entry
 
 
@@ -166,8 +188,8 @@ def _gradients(
             audit.append(centre.audit_log, "reply.refused", detail | {"code": reply.code})
         else:
             replies[site] = reply
-            model = {"gradient": fingerprint(reply.arrays), "num_patients": reply.num_patients}
-            audit.append(centre.audit_log, "reply.accepted", detail | model)
+            counted = {"num_patients": reply.num_patients}
+            audit.append(centre.audit_log, "reply.accepted", detail | counted)
     what = f"The gradient of step {request.round_index}"
     require_quorum(list(replies), refused, centre.study.rounds.quorum, what)
     return replies, refused

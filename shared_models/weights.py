@@ -78,9 +78,8 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, st
     """
     # Written beside the target and renamed: a reader never sees half a file.
     partial = path.with_name(path.name + ".partial")
-    save_file(
-        {name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, dict(metadata)
-    )
+    # Not ascontiguousarray, which gives a number without an axis one.
+    save_file({n: np.asarray(a, order="C") for n, a in arrays.items()}, partial, dict(metadata))
     partial.replace(path)
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import yaml
 
+from protocol.compression_config import Compression
 from protocol.config import Hospitals, Study
 from server.designs import sections_alone
 from sim.pooled import make_pooled
@@ -80,6 +81,8 @@ def _arm(
                 **sections_alone(study),
                 # There is no sum of one hospital.
                 "secure_aggregation": None,
+                # Data that are in one place send nothing.
+                "rounds": study.rounds.model_copy(update={"compression": Compression()}),
                 # Designs and subgroups are of the federated models.
                 "validate_": study.validate_.model_copy(update={"designs": (), "subgroups": False}),
             }

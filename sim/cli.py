@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deployment.logs import configure
 from protocol.config import Study
 from protocol.errors import ConcorsError
 from protocol.validation_config import Design
@@ -26,6 +27,7 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Phantom hospitals, and a whole consortium in one process."""
+    configure()
 
 
 @app.command("make-hospitals")

@@ -13,6 +13,9 @@ __all__ = ["Watch", "bars"]
 
 REFRESH_S = 0.3
 LABELS = {
+    "join": "joining",
+    "stage": "next stage",
+    "ended": "ended",
     "query.survey": "survey",
     "sort": "sort: rounds",
     "segment": "segment: rounds",

@@ -11,6 +11,7 @@ from protocol.config import Study
 from protocol.errors import ConfigError
 from server.report import write_report
 from server.results import Results, load_results, save_results
+from server.sealing import seal_run
 from server.starting import begin_from
 from sim.acdc import make_acdc_hospitals
 from sim.arms import Arm, make_arms
@@ -83,6 +84,8 @@ def run(
     report = run_dir / "report.html"
     pictures = examples(study, sites, run_dir, simulation.examples)
     write_report(results.model_dump(), report, examples=pictures)
+    # The federated arm sealed what it found itself; this is what it was compared with.
+    seal_run(run_dir, study, results)
     return report
 
 

@@ -1,5 +1,6 @@
 """Dice, Hausdorff and surface distance of segmentations, summed over patients."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -106,6 +107,12 @@ class OverlapSums(Sums):
         n = int(self.moments.n[index])
         mean = float(self.moments.mean[index]) if n else float("nan")
         return OverlapCell(n, mean, float(self.moments.sd[index]))
+
+    def pooled_mean(self, metric: str, class_name: str) -> float:
+        """Return the mean of one metric of one class over all masks of all phases; nan without."""
+        cells = [self.cell(metric, class_name, phase) for phase in self.phases]
+        n = sum(cell.n for cell in cells)
+        return sum(cell.n * cell.mean for cell in cells if cell.n) / n if n else math.nan
 
     def suppressed(self, min_cell: int) -> Self:
         """Return sums without counts of 1 .. ``min_cell`` - 1 (see `Moments.suppressed`)."""

@@ -67,9 +67,7 @@ def mean_dice(sums: OverlapSums | None, class_name: str) -> float:
     """Return the mean Dice over all masks of a class, both phases; nan without any."""
     if sums is None or class_name not in sums.classes:
         return math.nan
-    cells = [sums.cell("dice", class_name, phase) for phase in sums.phases]
-    n = sum(cell.n for cell in cells)
-    return sum(cell.n * cell.mean for cell in cells if cell.n) / n if n else math.nan
+    return sums.pooled_mean("dice", class_name)
 
 
 def arm_overlap_table(results: Results) -> Table | None:

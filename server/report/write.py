@@ -23,6 +23,7 @@ from server.report.evaluation import evaluation_table, judgement
 from server.report.evaluation_figures import calibration_curves, decision_curves, decision_note
 from server.report.examples import CONTOURS, Example, example_figure
 from server.report.meta_analysis import hospital_forest
+from server.report.missed_notes import missed_notes
 from server.report.noise import noise_notes, noised_roles
 from server.report.penalty_table import penalty_table
 from server.report.pooling import main_arm, pooled
@@ -35,6 +36,7 @@ from server.report.survival_figures import (
     kaplan_meier_figure,
 )
 from server.report.text import number, p_value
+from server.report.traffic_table import traffic_table
 from server.report.training_figure import training_figure
 from server.report.validation_tables import (
     agreement_table,
@@ -103,7 +105,9 @@ def render_report(
         noise_notes=[*secure_notes(checked), *noise_notes(checked)],
         label_of=label_of,
         training=training_figure(checked),
-        training_notes=skipped_notes(checked),
+        missed_banners=missed_notes(checked, to_the_end=True),
+        training_notes=[*skipped_notes(checked), *missed_notes(checked, to_the_end=False)],
+        traffic=traffic_table(checked),
         baseline_notes=baseline_notes(checked),
         causes=cause_table(checked),
         examples=[(item, example_figure(item, index)) for index, item in enumerate(examples)],

@@ -7,17 +7,27 @@ SuperLink and SuperNodes is encrypted, and only registered keys may join.
 """
 
 import os
+import secrets
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import tomli_w
 
+from deployment.bundle import write_bundle
+from deployment.certificates import new_key
 from deployment.control import Control
-from deployment.credentials import Credentials, make_credentials
 from deployment.flower import HOST, program, variables
+from deployment.node_keys import write_node_key
+from deployment.papers import make_request
+from deployment.private_files import make_private_dir, write_private
 from deployment.processes import Processes, free_ports, processes
+from server.admission import admit, hospitals
+from server.consortium import Consortium, Settings, create
+from server.membership import align
 from sim.engines.contract import (
     RUN_DIR_KEY,
     RUN_VARIABLE,
@@ -74,49 +84,47 @@ def run_deployment(
     """
     study_file, run_dir, sites = check_inputs(study_file, run_dir, sites)
     work_dir = (work_dir or run_dir / "deployment").resolve()
-    work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    app_dir = _write_bundle(work_dir / "app", server_app, client_app)
-    keys_dir = work_dir / "keys"
+    make_private_dir(work_dir)
+    bundle = write_bundle(
+        work_dir / "app", (STUDY_KEY, RUN_DIR_KEY), server_app=server_app, client_app=client_app
+    )
+    port, own_port, *node_ports = free_ports(2 + len(sites), first=port)
+    root = work_dir / "consortium"
+    # What a killed run left, with keys that nobody knows any more.
+    shutil.rmtree(root, ignore_errors=True)
     try:
-        keys = make_credentials(keys_dir, len(sites), now=datetime.now(UTC))
+        consortium = _make_consortium(root, port, len(sites))
         with processes(work_dir / "logs") as running:
-            own_port, *node_ports = free_ports(1 + len(sites), first=port)
             address = f"{HOST}:{own_port}"
-            _start_superlink(running, work_dir, keys, address)
-            with Control(address, keys.authority, running.check) as control:
+            secret = _start_superlink(running, work_dir, consortium, own_port)
+            with Control(address, consortium.authority, running.check, secret) as control:
                 control.wait_until_up(start_timeout_s)
-                _start_superexec(running, work_dir, "server", address, keys.secret, keys.authority)
-                for number, (site, site_key) in enumerate(zip(sites, keys.sites, strict=True)):
-                    control.register(site_key.public_pem, f"site-{number}")
-                    _start_site(running, work_dir, keys, number, site, address, node_ports[number])
+                _start_superexec(running, work_dir, "server", address, consortium.authority)
+                align(control, hospitals(consortium), control.nodes())
+                for number, (site, node_port) in enumerate(zip(sites, node_ports, strict=True)):
+                    _start_site(running, work_dir, consortium, number, site, node_port)
                 control.wait_for_nodes(len(sites), start_timeout_s)
                 run_id = control.submit(
-                    app_dir, {STUDY_KEY: str(study_file), RUN_DIR_KEY: str(run_dir)}
+                    bundle, {STUDY_KEY: str(study_file), RUN_DIR_KEY: str(run_dir)}
                 )
                 control.wait_for_run(run_id, timeout_s, running.log("study"))
     finally:
-        shutil.rmtree(keys_dir, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
 
 
-def _write_bundle(app_dir: Path, server_app: str, client_app: str) -> Path:
-    """Write the thin bundle: a ``pyproject.toml`` that names the installed apps."""
-    app_dir.mkdir(parents=True, exist_ok=True)
-    project = {
-        "project": {"name": "concors-app", "version": "0.1.0"},
-        "tool": {
-            "flwr": {
-                "app": {
-                    "publisher": "concors",
-                    "components": {"serverapp": server_app, "clientapp": client_app},
-                    # A run may only override keys that stand here; "" says "not given". The
-                    # study is no part of the bundle, so that its hash tells the code alone.
-                    "config": {STUDY_KEY: "", RUN_DIR_KEY: ""},
-                }
-            }
-        },
-    }
-    (app_dir / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
-    return app_dir
+def _make_consortium(root: Path, port: int, num_sites: int) -> Consortium:
+    """Make a consortium of this machine alone, and admit its hospitals."""
+    now = datetime.now(UTC)
+    settings = Settings(name="loopback", address=f"{HOST}:{port}", listen=HOST)
+    consortium = create(root, settings, now=now)
+    for number in range(num_sites):
+        key, name = new_key(), f"site-{number}"
+        write_node_key(root / f"{name}.key", key)
+        request = make_request(name, key, version=version("concors"), now=now)
+        admit(consortium, request, replace_key=False, now=now)
+    for party in ("server", *(f"site-{number}" for number in range(num_sites))):
+        write_private(root / f"{party}.secret", secrets.token_bytes(32))
+    return consortium
 
 
 def _variables(home: Path) -> dict[str, str]:
@@ -124,14 +132,15 @@ def _variables(home: Path) -> dict[str, str]:
     return variables(home, frozenset({STUDY_VARIABLE, RUN_VARIABLE, SITES_VARIABLE}))
 
 
-def _start_superlink(running: Processes, work_dir: Path, keys: Credentials, address: str) -> None:
-    host, port = address.split(":")
-    command = [program("flower-superlink"), "--host", host, "--port", port]
-    command += ["--ssl-ca-certfile", str(keys.authority), "--ssl-certfile", str(keys.certificate)]
-    command += ["--ssl-keyfile", str(keys.key), "--enable-supernode-auth"]
-    command += ["--isolation", "process", "--superexec-auth-secret-file", str(keys.secret)]
-    command += ["--disable-runtime-dependency-installation"]
+def _start_superlink(
+    running: Processes, work_dir: Path, consortium: Consortium, own_port: int
+) -> bytes:
+    """Start the SuperLink and return the secret it shares with us."""
+    secret = consortium.root / "server.secret"
+    command = [sys.executable, "-m", "server.superlink", str(consortium.root)]
+    command += ["--own-port", str(own_port), "--secret", str(secret)]
     running.start("server", command, variables=_variables(work_dir / "server"), cwd=work_dir)
+    return secret.read_bytes()
 
 
 def _start_superexec(
@@ -139,10 +148,10 @@ def _start_superexec(
     work_dir: Path,
     party: str,
     address: str,
-    secret: Path,
     authority: Path | None = None,
 ) -> None:
     """Start the process that starts ``party``'s app; ``authority`` when its address speaks TLS."""
+    secret = work_dir / "consortium" / f"{party}.secret"
     command = [program("flower-superexec"), "--runtime-api-address", address]
     command += ["--root-certificates", str(authority)] if authority else ["--insecure"]
     command += ["--superexec-auth-secret-file", str(secret), "--parent-pid", str(os.getpid())]
@@ -152,10 +161,9 @@ def _start_superexec(
 def _start_site(
     running: Processes,
     work_dir: Path,
-    keys: Credentials,
+    consortium: Consortium,
     number: int,
     site: Path,
-    superlink: str,
     port: int,
 ) -> None:
     party = f"site-{number}"
@@ -164,12 +172,13 @@ def _start_site(
     # In a file, a path needs no quoting rules but TOML's own.
     node_config = home / "node.toml"
     node_config.write_text(tomli_w.dumps({SITE_KEY: str(site)}), encoding="utf-8")
-    key = keys.sites[number]
-    command = [program("flower-supernode"), "--superlink", superlink]
-    command += ["--root-certificates", str(keys.authority)]
-    command += ["--auth-supernode-private-key", str(key.private)]
+    root = consortium.root
+    command = [program("flower-supernode"), "--superlink", consortium.settings.address]
+    command += ["--root-certificates", str(consortium.authority)]
+    command += ["--auth-supernode-private-key", str(root / f"{party}.key")]
     command += ["--node-config", str(node_config), "--host", HOST, "--port", str(port)]
-    command += ["--isolation", "process", "--superexec-auth-secret-file", str(key.secret)]
+    command += ["--isolation", "process"]
+    command += ["--superexec-auth-secret-file", str(root / f"{party}.secret")]
     running.start(party, command, variables=_variables(home), cwd=work_dir)
     # Between these two, on one machine and with a shared secret, TLS would protect nothing.
-    _start_superexec(running, work_dir, party, f"{HOST}:{port}", key.secret)
+    _start_superexec(running, work_dir, party, f"{HOST}:{port}")

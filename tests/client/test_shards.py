@@ -1,10 +1,14 @@
 import copy
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 
 from client.shards import Shards, num_shards
+from client.training import train
+from protocol.errors import TrainingError
+from protocol.training_config import LocalTraining
 from shared_models.execution import Execution
 from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
@@ -66,3 +70,75 @@ def test_dropout_compilation_and_a_gpu_keep_one_share() -> None:
     assert num_shards(drops, Execution(threads=3)) == 1
     assert num_shards(plain, Execution(threads=3, compile=True)) == 1
     assert num_shards(plain, Execution(device="cuda", threads=3)) == 1
+
+
+class _Memory:
+    """A loss that needs more memory than there is for more than so many records."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        self.most, self.error, self.seen = most, error, []
+
+    def __call__(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = segmentation_objective(model, batch)
+        self.seen.append(len(loss))
+        if len(loss) > self.most:
+            raise self.error
+        return loss
+
+
+# As torch's allocator of ordinary memory says it.
+ALLOCATOR = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError(), ALLOCATOR])
+@pytest.mark.parametrize(("most", "parts"), [(5, 1), (3, 2), (2, 4)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_batch_that_does_not_fit_gives_the_same_gradient_in_parts(
+    error: Exception, most: int, parts: int, count: int
+) -> None:
+    loss, whole = _gradient(1)
+    model = build("unet", NETWORK, seed=1)
+    memory = _Memory(most if count == 1 else (most + 1) // 2, error)
+    with Shards(model, count, memory, nullcontext) as shards:
+        for _ in range(2):
+            before = len(memory.seen)
+            assert shards.backward(BATCH) == pytest.approx(loss, rel=1e-6)
+            for one, parameter in zip(whole, model.parameters(), strict=True):
+                torch.testing.assert_close(one, parameter.grad, atol=1e-6, rtol=1e-4)
+        if count == 1:
+            assert shards.num_parts == parts
+    # The second batch is not tried whole again, and every record counts once.
+    assert sum(memory.seen[before:]) == 5
+
+
+@pytest.mark.parametrize("whole_batches", [False, True])
+def test_batch_of_which_not_even_a_quarter_fits_is_an_honest_error(whole_batches: bool) -> None:
+    model = build("unet", NETWORK, seed=1)
+    memory = _Memory(1, MemoryError())
+    parts = 1 if whole_batches else 4
+    with (
+        Shards(model, 1, memory, nullcontext, whole_batches=whole_batches) as shards,
+        pytest.raises(TrainingError, match=rf"5 records does not fit .* in {parts} part"),
+    ):
+        shards.backward(BATCH)
+    assert memory.seen == [5] if whole_batches else memory.seen[:3] == [5, 3, 2]
+
+
+def test_training_short_of_memory_ends_at_the_same_weights() -> None:
+    def trained(most: int) -> tuple[int, list[torch.Tensor]]:
+        model = build("unet", NETWORK, seed=1)
+        summary = train(
+            model,
+            BATCH,
+            _Memory(most, MemoryError()),
+            LocalTraining(epochs=2, batch_size=5, augment=False, optimizer="sgd"),
+            learning_rate=0.01,
+            rng=np.random.default_rng(0),
+            execution=Execution(threads=1),
+        )
+        return summary.num_steps, [p.detach() for p in model.parameters()]
+
+    steps, whole = trained(5)
+    assert (steps, trained(3)[0]) == (2, 2)
+    for one, other in zip(whole, trained(3)[1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)

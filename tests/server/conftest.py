@@ -1,7 +1,9 @@
 """A small consortium whose hospitals are real ClientApps and behave as a test says."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,3 +179,14 @@ def well_behaved() -> Callable[[str, TrainRequest], TrainReply]:
 @pytest.fixture
 def initial_arrays() -> Callable[[], Arrays]:
     return initial
+
+
+@pytest.fixture(scope="session")
+def study_results() -> dict[str, Any]:
+    """The results of a made-up study of five hospitals; a copy is for a test to change."""
+    place = Path(__file__).with_name("study_example.py")
+    spec = importlib.util.spec_from_file_location("study_example", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.example_results()

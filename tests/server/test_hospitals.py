@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from protocol.config import Rounds
 from protocol.errors import ConfigError, DataError, QuorumError
+from protocol.manifest_message import unpack
 from protocol.payload import Answer, Refusal
 from server.hospitals import join, require_quorum
 from sim.grid import LocalGrid
@@ -133,3 +134,64 @@ def test_the_quorum_is_a_share_of_those_asked(
     else:
         with pytest.raises(QuorumError, match=f"^Round 1: {valid} of {asked} hospitals replied"):
             require_quorum(names[:valid], refused, quorum, "Round 1")
+
+
+def deciding(sites: dict[str, list[str]], shown: list[tuple[str, str]]) -> LocalGrid:
+    """Hospitals that say hello, and answer each time they see a manifest as their list says."""
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        document = {"site": context.node_config["site"], "version": "1"}
+        return Message(Answer(document).to_records(), reply_to=message)
+
+    @app.query("manifest")
+    def manifest(message: Message, context: Context) -> Message:
+        site = str(context.node_config["site"])
+        shown.append((site, unpack(message.content, "The manifest")))
+        decision = sites[site].pop(0)
+        if decision.startswith("E"):
+            return Message(Refusal(decision, "No such study.").to_error(), reply_to=message)
+        return Message(Answer({"decision": decision}).to_records(), reply_to=message)
+
+    return LocalGrid(app, [{"site": site} for site in sites])
+
+
+def test_a_hospital_joins_when_it_approves_and_is_asked_until_then(hand_clock: Any) -> None:
+    shown: list[tuple[str, str]] = []
+    notes: list[dict[str, str]] = []
+    sites = {"A": ["waiting", "E820", "declined", "approved"], "B": ["approved"], "other": []}
+    nodes = join(
+        deciding(sites, shown),
+        ["A", "B"],
+        60.0,
+        manifest="the paper",
+        note=notes.append,
+        clock=hand_clock.clock(),
+    )
+    assert nodes == {"A": 2, "B": 3}
+    # Who is no part of the study does not see it.
+    assert shown == [("A", "the paper"), ("B", "the paper"), *[("A", "the paper")] * 3]
+    assert hand_clock.seconds == pytest.approx(30.0, abs=3.0)
+    assert [note["A"][:40] for note in notes] == [
+        "E810 It awaits approval there; ask the h",
+        "E820 No such study.",
+        "E810 The hospital declined the study; as",
+        "approved",
+    ]
+    assert notes[-1] == {"A": "approved", "B": "approved"}
+
+
+@pytest.mark.parametrize(
+    ("decision", "sentence"),
+    [
+        ("waiting", "E810 It awaits approval there; ask the hospital's engineer to look"),
+        ("perhaps", "E400 The decision of A is unknown; both ends must run the same version"),
+    ],
+)
+def test_who_does_not_approve_in_time_is_named(
+    hand_clock: Any, decision: str, sentence: str
+) -> None:
+    grid = deciding({"A": [decision] * 9}, [])
+    with pytest.raises(QuorumError, match=rf"^A did not join within 20 s; node 2 said {sentence}"):
+        join(grid, ["A"], 20.0, manifest="the paper", clock=hand_clock.clock())

@@ -7,6 +7,7 @@ import pytest
 
 from protocol.arrays import fingerprint
 from protocol.errors import PayloadError
+from strategies import mean as streaming
 from strategies.mean import BLOCK, RunningMean
 
 
@@ -115,3 +116,20 @@ def test_a_weight_is_finite_and_above_zero(weight: float) -> None:
 def test_there_is_no_mean_of_nothing() -> None:
     with pytest.raises(PayloadError, match="There is no mean of no models"):
         RunningMean().take()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_number_of_threads_is_irrelevant_to_the_bit(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "SPAN", 1000)
+    monkeypatch.setattr(streaming, "BLOCK", 300)
+    monkeypatch.setattr(streaming, "MAX_THREADS", threads)
+    rng = np.random.default_rng(5)
+    models = [{"w": rng.standard_normal((41, 83)).astype(np.float32)} for _ in range(4)]
+    running = RunningMean()
+    expected = models[0]["w"].copy()
+    for number, model in enumerate(models):
+        running.add(model, 2.0)
+        expected -= (expected - model["w"]) * np.float32(1 / (number + 1))
+    assert running.take()["w"].tobytes() == expected.tobytes()

@@ -1,5 +1,6 @@
 """A consortium of empty hospitals."""
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class Consortium:
 def consortium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Consortium]:
     """Make n hospitals, with the small apps importable here and in every child process."""
     monkeypatch.syspath_prepend(str(APPS))
-    monkeypatch.setenv("PYTHONPATH", str(APPS))
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(APPS), *([before] if before else [])]))
 
     def make(num_sites: int) -> Consortium:
         sites = [tmp_path / f"hospital {number}" for number in range(num_sites)]

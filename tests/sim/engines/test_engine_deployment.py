@@ -61,7 +61,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(consortium, watch) -> None:
     )
     child = subprocess.Popen([sys.executable, "-c", code, *arguments])
     watched = watch(child.pid)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (job.sites[0] / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     watched.look()

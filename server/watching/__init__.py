@@ -1,0 +1,1 @@
+"""Watching a run: read from what it writes, shown in a terminal or a browser."""
