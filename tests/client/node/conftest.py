@@ -169,7 +169,7 @@ def _keys(folder: Path) -> Path:
     folder.mkdir()
     now, day = datetime.now(UTC), timedelta(days=1)
     authority_key, key = new_key(), new_key()
-    authority = make_authority(authority_key, "Heart", now=now, lifetime=day)
+    authority = make_authority(authority_key, "Heart", now=now, lifetime=7 * day)
     names = ("localhost", HOST)
     server = make_server_certificate(key, names, authority, authority_key, now=now, lifetime=day)
     (folder / "ca.crt").write_bytes(certificate_pem(authority))
