@@ -167,7 +167,7 @@ def load_welcome(site_dir: Path) -> Document:
 
 
 def coordinator_fingerprint(welcome: Document) -> str:
-    """Return the coordinator's public key as both ends print it, to be compared on the telephone."""
+    """Return the coordinator's public key, which two people compare on the telephone."""
     return str(welcome["coordinator_key"])
 
 
