@@ -94,6 +94,19 @@ def wrong(run_dir: Path, *logs: Path) -> list[str]:
     return [str(check) for check in verify_run(run_dir, logs) if not check.good]
 
 
+class LaterStudy(Study):
+    """What a study may become: a key more, with a default."""
+
+    colour: str = "red"
+
+
+def test_a_later_version_whose_studies_have_more_keys_finds_nothing_wrong(
+    finished: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.verification.Study", LaterStudy)
+    assert wrong(finished[0]) == []
+
+
 def test_nothing_is_wrong_with_a_run_that_was_left_alone(
     finished: tuple[Path, list[Path]],
 ) -> None:
