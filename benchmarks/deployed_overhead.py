@@ -19,9 +19,9 @@ from pathlib import Path
 
 import yaml
 from consortium import consortium, finished, wait_for, write_table_hospital
-from deployment.credentials import make_credentials
 
 from deployment.control import Control
+from deployment.credentials import make_credentials
 from deployment.flower import HOST, program, variables
 from deployment.processes import Processes, free_ports, processes
 
