@@ -10,6 +10,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from client.node.pulling import whole_or_not_at_all
+
 __all__ = ["Pauses", "main"]
 
 # The least that the SuperLink accepts; a node is taken for gone after twice this time.
@@ -57,6 +59,7 @@ def main() -> None:
     fleet.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     loop.time = Pauses()
+    loop._pull_and_store_message = whole_or_not_at_all(loop._pull_and_store_message)
     import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
 
 

@@ -1,7 +1,7 @@
 """A consortium in miniature: a supervised server in a thread, hospitals' nodes as real processes.
 
-The nodes' SuperNodes are Flower's own program; what they are asked is answered in this process, by
-the real client app, so that nothing has to load torch again for every message.
+The nodes' SuperNodes are those of a hospital; what they are asked is answered in this process, by
+the real client app, so that nothing has to load torch again.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,15 +35,6 @@ from server.consortium import Consortium, Settings, create
 from server.run_state import State, read
 from server.supervisor import supervise
 
-# Flower's program, except that it looks for work every 0.2 s instead of every 3 s.
-SUPERNODE = """
-import sys, time, types
-import flwr.supernode.start_client_internal as internal
-internal.time = types.SimpleNamespace(**vars(time))
-internal.time.sleep = lambda seconds: time.sleep(min(seconds, 0.2))
-from flwr.supernode.cli import flower_supernode
-sys.exit(flower_supernode())
-"""
 # The identity of the task at hand is one for the whole process.
 ONE_AT_A_TIME = threading.Lock()
 Decide = Callable[[], str]
@@ -77,7 +68,8 @@ class Node:
         work.mkdir(exist_ok=True)
         (work / "secret").write_bytes(self._secret)
         (work / "node.toml").write_text(f'site = "{site}"\n')
-        command = [sys.executable, "-c", SUPERNODE, "--superlink", consortium.settings.address]
+        command = [sys.executable, "-m", "client.node.supernode"]
+        command += ["--superlink", consortium.settings.address]
         command += ["--root-certificates", str(consortium.authority)]
         command += ["--auth-supernode-private-key", str(site / "node.key")]
         command += ["--host", HOST, "--port", str(self._port), "--isolation", "process"]
@@ -124,11 +116,10 @@ class Node:
                 RuntimeTokenHttpInterceptor(token),
             ],
         )
-        with ONE_AT_A_TIME:
+        with closing(client), ONE_AT_A_TIME:
             message, context, _, _ = pull_task_input(client)
             push_message(client, self._reply(message, context), context)
             push_task_output(client, context, "completed", "")
-        client.close()
 
     def _reply(self, message: Message, context: Context) -> Message:
         if message.metadata.message_type == MANIFEST:

@@ -70,7 +70,7 @@ def test_status_names_hospitals_runs_and_who_has_not_approved(root: Path) -> Non
     assert "cordis at a.example:8443: not running; certificate valid until" in printed
     assert f"alder {fingerprint[:8]}... {datetime.now(UTC):%Y-%m-%d} unknown" in printed
     assert "The run begins with" not in printed
-    printed = say("run", root, study_file(root))
+    printed = say("run", root, study_file(root), "--detach")
     assert "The server is not started; the run begins with `concors-server start`." in printed
     write_approvals(root / "runs" / "follow-1", {"alder": "E810 It awaits approval there."})
     (root / "runs" / "follow-1" / "progress.jsonl").write_text(

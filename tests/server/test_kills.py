@@ -70,7 +70,8 @@ def undisturbed(folder: Path) -> bytes:
 
 
 def rounds_done(folder: Path) -> int:
-    return sum(line.startswith("prognosis") for line in progress_lines(folder))
+    lines = [line.split() for line in progress_lines(folder) if line.startswith("prognosis:")]
+    return max((int(words[1]) for words in lines), default=0)
 
 
 def test_killed_server_app_and_superlink_change_nothing(tmp_path: Path) -> None:
@@ -83,9 +84,9 @@ def test_killed_server_app_and_superlink_change_nothing(tmp_path: Path) -> None:
         nodes = [deployed.Node(consortium, s, tmp_path / f"node-{s.name}") for s in sites]
         try:
             folder = new_run(consortium, STUDY, now=datetime.now(UTC), lifetime=timedelta(days=1))
-            server.wait(lambda: rounds_done(folder) >= 2)
+            server.wait(lambda: rounds_done(folder) >= 1)
             os.kill(deployed.find_process(str(tmp_path), "flwr-serverapp"), signal.SIGKILL)
-            server.wait(lambda: read(folder).attempts == 2 and rounds_done(folder) >= 4)
+            server.wait(lambda: read(folder).attempts == 2 and rounds_done(folder) >= 3)
             os.kill(deployed.find_process(str(tmp_path), "server.superlink"), signal.SIGKILL)
             state = server.wait_for_end(folder)
         finally:

@@ -33,6 +33,7 @@ def test_rests_are_short_while_a_study_runs_and_long_between_studies() -> None:
         ("flwr.supernode.fleet_http_connection", "HEARTBEAT_DEFAULT_INTERVAL"),
         ("flwr.supercore.heartbeat", "HEARTBEAT_DEFAULT_INTERVAL"),
         ("flwr.supernode.start_client_internal", "time"),
+        ("flwr.supernode.start_client_internal", "_pull_and_store_message"),
     ],
 )
 def test_what_is_set_in_flower_is_there_to_be_set(module: str, name: str) -> None:

@@ -1,0 +1,69 @@
+"""Of a message whose run ends while it is pulled nothing remains, as when the connection fails."""
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.nodestate import NodeStateFactory
+
+from client.node.pulling import whole_or_not_at_all
+
+RUN = 7
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in (("_task_id", 1), ("_run_id", RUN), ("_node_id", 1)):
+        monkeypatch.setattr(TaskIdentity, name, value)
+    state = NodeStateFactory(ObjectStoreFactory()).state()
+    state.set_node_id(2)
+    state.store_run(Run.create_empty(RUN))
+    return state
+
+
+def stopped(*_: object) -> bytes:
+    raise RunNotRunningException
+
+
+def receive(node: Any, pull_and_store: Any, confirm: Any = stopped) -> int | None:
+    """Receive a message of a run that ends before its arrays are there."""
+    message = Message(
+        RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(3))})}), 2, "train", ttl=60.0
+    )
+    message.metadata.__dict__["_message_id"] = message.object_id
+    given: dict[str, Any] = {
+        "state": node,
+        "object_store": node.object_store,
+        "node_config": {},
+        "receive": lambda: (message, get_object_tree(message)),
+        "get_run": stopped,
+        "get_fab": stopped,
+        "pull_object": stopped,
+        "confirm_message_received": confirm,
+        "trusted_entities": None,
+    }
+    return pull_and_store(**given)  # type: ignore[no-any-return]
+
+
+def unfinished(node: Any) -> int:
+    return len(node.get_tasks(statuses=["pending", "starting", "running"]))
+
+
+def test_nothing_of_an_interrupted_message_remains(node: Any) -> None:
+    flower = import_module("flwr.supernode.start_client_internal")._pull_and_store_message
+    assert receive(node, whole_or_not_at_all(flower)) is None
+    assert unfinished(node) == 0
+    assert not node.get_messages_legacy(is_reply=False)
+
+
+def test_without_it_flower_leaves_a_task_that_nobody_can_do(node: Any) -> None:
+    """When this fails, Flower clears up by itself, and `client.node.pulling` can go."""
+    flower = import_module("flwr.supernode.start_client_internal")._pull_and_store_message
+    assert receive(node, flower) is None
+    assert unfinished(node) == 1
