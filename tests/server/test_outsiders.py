@@ -92,8 +92,9 @@ def noted(consortium: Consortium, **expected: object) -> bool:
     """Whether the newest request is noted so; it is written once the answer is on its way."""
 
     def is_newest() -> bool:
-        line = json.loads(consortium.access_log.read_text().splitlines()[-1])
-        return line | expected == line
+        lines = consortium.access_log.read_text().splitlines()
+        line = json.loads(lines[-1]) if lines else {}
+        return bool(line | expected == line)
 
     deployed.wait_until(is_newest, 20)
     return True
