@@ -33,7 +33,8 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
-from deployment.flower import EngineError, environment, first_line, no_proxy
+from deployment.flower import environment, first_line, no_proxy
+from protocol.errors import EngineError
 
 __all__ = ["TOKEN_HEADER", "Control", "Node", "token_of"]
 

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from protocol.errors import ConcorsError
-
 __all__ = [
     "HOST",
     "PIECES",
     "QUIET",
-    "EngineError",
     "environment",
     "first_line",
     "no_proxy",
@@ -33,12 +30,6 @@ QUIET: Mapping[str, str] = {
 # A model travels in pieces, each a request of its own that is sent again as a whole when the line
 # breaks. Flower's 5 MiB take 40 s at 1 Mbit/s; of these a broken line costs a few seconds.
 PIECES: Mapping[str, str] = {"FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(256 * 1024)}
-
-
-class EngineError(ConcorsError):
-    """The engine could not start, could not finish, or the study failed inside it."""
-
-    code = "E600"
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deployment.flower import HOST, EngineError
+from deployment.flower import HOST
+from protocol.errors import EngineError
 
 __all__ = ["Processes", "free_ports", "processes"]
 

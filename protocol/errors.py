@@ -9,6 +9,7 @@ __all__ = [
     "ConcorsError",
     "ConfigError",
     "DataError",
+    "EngineError",
     "MissingModelError",
     "PaperError",
     "PayloadError",
@@ -77,6 +78,12 @@ class TransferError(ConcorsError):
     """An image archive did not send what it was asked for, or not within the bounds."""
 
     code = "E600"
+
+
+class EngineError(ConcorsError):
+    """A program of Flower's, or an engine, did not start, did not finish, or failed inside."""
+
+    code = "E610"
 
 
 class BudgetError(ConcorsError):

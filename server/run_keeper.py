@@ -176,7 +176,7 @@ class RunKeeper:
                 f"The server app ended {len(kills)} times within an hour without a word (last with "
                 f"code {code}); see logs/{_process_name(folder)}.log, mend the cause and resume."
             )
-            self._consortium.note("failed", run=folder.name, code="E600")
+            self._consortium.note("failed", run=folder.name, code="E610")
             change(folder, lambda old: replace(_ended(old, "failed", sentence), kills=kills))
             self._say(f"run {folder.name}: {sentence}")
             return

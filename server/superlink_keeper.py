@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deployment.flower import EngineError, variables
+from deployment.flower import variables
 from deployment.processes import Processes
+from protocol.errors import EngineError
 from server.consortium import Consortium
 
 __all__ = ["SuperLinkKeeper"]

@@ -27,11 +27,11 @@ from client.node.gatekeeper import Answer, Gatekeeper
 from client.node.jobs import Jobs
 from client.node.worker_process import WorkerProcess
 from client.sentences import errors
-from deployment.flower import HOST, EngineError, variables
+from deployment.flower import HOST, variables
 from deployment.logs import configure
 from deployment.private_files import write_private
 from deployment.processes import free_ports, processes
-from protocol.errors import ConcorsError, ConfigError
+from protocol.errors import ConcorsError, ConfigError, EngineError
 
 __all__ = ["main", "run_node"]
 

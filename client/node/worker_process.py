@@ -15,9 +15,8 @@ from flwr.app import Message
 
 from client.node.parcels import assemble, parts_of
 from client.node.worker import ANSWER, OPTIONS, SERVICE
-from deployment.flower import EngineError
 from deployment.processes import Processes
-from protocol.errors import PayloadError, WorkerError
+from protocol.errors import EngineError, PayloadError, WorkerError
 
 __all__ = ["START_S", "WorkerHung", "WorkerLost", "WorkerProcess"]
 

@@ -21,8 +21,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.supercore import telemetry
 
-from deployment.flower import QUIET, EngineError, environment, first_line
-from protocol.errors import ConcorsError
+from deployment.flower import QUIET, environment, first_line
+from protocol.errors import ConcorsError, EngineError
 from sim.engines.contract import (
     RUN_VARIABLE,
     SITES_VARIABLE,

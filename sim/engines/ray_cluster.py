@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from deployment.flower import EngineError, environment
+from deployment.flower import environment
+from protocol.errors import EngineError
 
 __all__ = ["local_ray"]
 

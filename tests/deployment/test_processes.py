@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deployment.flower import EngineError
 from deployment.processes import free_ports, processes
+from protocol.errors import EngineError
 
 # A parent and a child, both deaf to SIGTERM; the child tells when both are.
 DEAF = (

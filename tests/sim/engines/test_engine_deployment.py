@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from deployment.flower import EngineError
+from protocol.errors import EngineError
 from sim.engines.deployment import run_deployment
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from protocol.errors import QuorumError
 
 pytest.importorskip("ray")
 
-from deployment.flower import EngineError
+from protocol.errors import EngineError
 from sim.engines.ray import run_ray
 
 pytestmark = pytest.mark.slow
