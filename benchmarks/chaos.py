@@ -104,7 +104,7 @@ def write_study(path: Path, num_rounds: int) -> Path:
             "network": {"name": "tabular"},
             "covariates": ["age", "fibrosis"],
             "rounds": num_rounds,
-            "training": {"epochs": 60, "batch_size": 8},
+            "training": {"epochs": 20, "batch_size": 8},
         },
     }
     path.write_text(yaml.safe_dump({"study": study}))
