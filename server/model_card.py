@@ -21,7 +21,7 @@ from protocol.evaluation import ROLES, Role
 from protocol.stats import merge_all
 from server.judgements import Overlap, Ranking
 from server.report.pooling import main_arm, pooled, sites_of
-from server.report.text import count
+from server.report.text import DASH, count
 from server.results import Results
 
 __all__ = ["CARD", "TASKS", "card_values", "front_matter", "render_card"]
@@ -90,9 +90,9 @@ def _hospitals(results: Results, role: Role) -> list[dict[str, Any]]:
     least = results.study.min_cell
     return [
         {
-            "name": hospital.name,
-            "patients": count(hospital.patients, least),
-            "events": count(hospital.events, least),
+            "name": ", ".join(hospital.together) or hospital.name,
+            "patients": DASH if hospital.silent else count(hospital.patients, least),
+            "events": DASH if hospital.silent else count(hospital.events, least),
             "vendors": {name: count(n, least) for name, n in hospital.vendors.items()},
             "field_strengths_t": {
                 name: count(n, least) for name, n in hospital.field_strengths_t.items()

@@ -112,6 +112,11 @@ class Hospital(Frozen):
     refused: dict[str, Count] = Field(default_factory=dict)
     noise_sd: float | None = Field(None, gt=0)
 
+    @property
+    def silent(self) -> bool:
+        """Whether the hospital told nothing at all, as opposed to withholding small counts."""
+        return self.patients is None and self.covariates is None
+
 
 # The name of the one line of losses where only sums were seen; no hospital can be called so.
 ALL_TOGETHER = "all hospitals together"

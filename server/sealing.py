@@ -18,6 +18,7 @@ from protocol.code import code_hash
 from protocol.config import Study
 from protocol.custody import Heads
 from protocol.documents import decode
+from protocol.secure_groups import role_in
 from server.checkpoints import Checkpoints, hash_file
 from server.model_card import CARD, card_values, render_card
 from server.recording import AUDIT_LOG, study_hash
@@ -66,8 +67,9 @@ def seal_run(run_dir: Path, study: Study, results: Results) -> Path:
         "code": code_hash(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PARTS}},
         "hospitals": [
-            {"name": h.name, "role": h.role, "node": str(begun["hospitals"][h.name])}
-            for h in results.hospitals
+            # Of the study: results may tell of hospitals together only.
+            {"name": site, "role": role_in(study, site), "node": str(begun["hospitals"][site])}
+            for site in study.hospitals.all
         ],
         "rounds": {stage: getattr(study, stage).rounds for stage in results.study.models},
         "models": results.study.models,

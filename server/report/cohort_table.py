@@ -91,7 +91,7 @@ def secure_notes(results: Results) -> list[str]:
         for hospital in summed
     ]
     for hospital in (hospital for hospital in results.hospitals if not hospital.together):
-        if hospital.patients is None and hospital.covariates is None:
+        if hospital.silent:
             notes.append(
                 f"{hospital.name} told nothing: too few hospitals have its role for a sum to hide "
                 "it, and it does not permit its own numbers to be shown."
@@ -109,8 +109,7 @@ def _patients(hospital: Hospital, min_cell: int) -> str:
 
 
 def _shown(hospital: Hospital, value: int | None, min_cell: int) -> str:
-    told = hospital.patients is not None or hospital.covariates is not None
-    return count(value, min_cell) if told else DASH
+    return DASH if hospital.silent else count(value, min_cell)
 
 
 def _events(hospital: Hospital, min_cell: int) -> str:

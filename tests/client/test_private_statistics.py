@@ -408,8 +408,8 @@ def test_every_question_the_app_knows_is_noised_or_refused() -> None:
         for kind in ("query", "evaluate")
         for name in (part.split('"')[0] for part in text.split(f'@app.{kind}("')[1:])
     ]
-    # The last two are about keys and masks, and open no patient's data.
-    others = ["query.hello", "query.secure_open", "query.secure_tell"]
+    # About papers, keys and masks; none opens a patient's data.
+    others = ["query.hello", "query.manifest", "query.secure_open", "query.secure_tell"]
     assert sorted([*NOISED, *REFUSED, *others]) == sorted(kinds)
     assert not set(NOISED) & set(REFUSED)
 

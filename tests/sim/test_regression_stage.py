@@ -170,7 +170,7 @@ class Unsteady(kit.RecordingGrid):
             if reply.metadata.message_type == "query.cox" and site == "h1":
                 self.count += 1
                 if self.count == 3:
-                    reply = Message(Error(5, "gone"), reply_to=reply)
+                    reply = Message(Error(2, "gone"), reply_to=reply)
             replies.append(reply)
         return replies
 
