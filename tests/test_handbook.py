@@ -333,6 +333,8 @@ def test_the_handbooks_story_comes_true(story: Story) -> None:
             del story.staying[first]
         if "concors-server start" in body:
             (server,) = [command for command in story.staying if "server start" in command]
+            # What the server before it saw last is there until this one looks for itself.
+            story.wait(lambda: "the server is up" in story.output(server), server)
             story.wait(lambda: is_online(coordinator / "heart"), server)
     assert "approved" in story.output("concors-client studies alder")
     assert "first-2" in story.output("concors-server resume heart first-2")
