@@ -17,8 +17,10 @@ from protocol.documents import check_keys, decode, digest, encode
 from protocol.errors import PayloadError
 from protocol.records import from_array_record
 
-__all__ = ["Heads", "attach_heads", "carried", "heads_in", "subject", "weighed"]
+__all__ = ["HEADS", "Heads", "attach_heads", "carried", "heads_in", "subject", "weighed"]
 
+# Under which key the heads lie beside the text of a reply's document.
+HEADS = "heads"
 MAX_BYTES = 4 * 2**30
 UNREADABLE = "unreadable"
 HEX = frozenset("0123456789abcdef")
@@ -90,7 +92,7 @@ def attach_heads(records: RecordDict, heads: Heads) -> None:
     """Put the heads into a reply, beside its document: what the document says stays the same."""
     document = records["document"]
     if isinstance(document, ConfigRecord):
-        document["heads"] = encode(heads.to_dict(), "The heads of the logs")
+        document[HEADS] = encode(heads.to_dict(), "The heads of the logs")
 
 
 def heads_in(records: RecordDict, where: str) -> Heads | None:
@@ -102,7 +104,7 @@ def heads_in(records: RecordDict, where: str) -> Heads | None:
         If they cannot be read.
     """
     document = records.get("document")
-    text = document.get("heads") if isinstance(document, ConfigRecord) else None
+    text = document.get(HEADS) if isinstance(document, ConfigRecord) else None
     if text is None:
         return None
     if not isinstance(text, str) or len(text) > 1000:

@@ -5,6 +5,7 @@ page for people, both of the same values. It names the weights by their fingerpr
 SHA-256 of their file, and ``final.json`` beside them names the card by its own.
 """
 
+import json
 from collections.abc import Mapping
 from importlib.metadata import metadata
 from importlib.resources import files
@@ -186,7 +187,9 @@ def render_card(values: Mapping[str, Any]) -> str:
     template = environment.from_string(
         (files("server") / "model_card.md.j2").read_text(encoding="utf-8")
     )
-    matter = yaml.safe_dump(dict(values), sort_keys=True, allow_unicode=True, width=100)
+    # Through JSON, as results hold numbers of numpy's, which are floats to everybody but YAML.
+    plain = json.loads(json.dumps(dict(values)))
+    matter = yaml.safe_dump(plain, sort_keys=True, allow_unicode=True, width=100)
     return template.render(matter=Markup(matter), card=values) + "\n"  # noqa: S704 - not HTML
 
 

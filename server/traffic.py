@@ -11,17 +11,24 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from protocol.custody import HEADS
+
 __all__ = ["Metered", "content_bytes"]
 
 
 def content_bytes(records: RecordDict) -> int:
-    """Return the bytes of a message's content: its arrays, and the texts of its documents."""
+    """Return the bytes of a message's content: its arrays, and the texts of its documents.
+
+    The heads of a hospital's logs, which a reply brings too, are not counted: they are another few
+    bytes each time, and a run that is repeated is to tell the same.
+    """
     total = 0
     for record in records.values():
         if isinstance(record, ArrayRecord):
             total += sum(len(array.data) for array in record.values())
         elif isinstance(record, ConfigRecord):
-            total += sum(len(v) for v in record.values() if isinstance(v, str | bytes))
+            texts = (v for key, v in record.items() if key != HEADS)
+            total += sum(len(text) for text in texts if isinstance(text, str | bytes))
     return total
 
 

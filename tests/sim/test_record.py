@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import datetime
@@ -380,6 +381,10 @@ def test_a_hospitals_log_holds_nothing_of_a_patient(finished: tuple[Path, list[P
             for part in value:
                 walk(part, key)
         elif isinstance(value, str):
+            if key == "sentence":
+                # Why something was refused: in words of ours, and they count no patients.
+                assert not re.search(r"\bP\d", value), value
+                return
             is_hash = len(value) == 64 and set(value) <= set("0123456789abcdef")
             kind = value.partition(".")[0] in {"query", "train", "evaluate"}
             assert is_hash or kind or value in allowed, (key, value)
