@@ -51,7 +51,7 @@ def write_table_hospital(site: Path, seed: int, num_patients: int = 60) -> Path:
     (site / "outcomes.csv").write_text("\n".join(rows) + "\n")
     content = {
         "name": site.name,
-        # Several hospitals share this machine's few cores: threads of one would wait for the others.
+        # Several hospitals share a few cores: threads of one would wait for the others.
         "threads": 1,
         "outcomes": {
             "path": "outcomes.csv",

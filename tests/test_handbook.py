@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -244,6 +245,10 @@ class Story:
         assert process.wait(timeout=LIMIT_S) == 0, f"{command}\n{self.output(command)}"
         return self.output(command)
 
+    def said(self, command: str, words: str) -> bool:
+        """Say whether a command has said something by now."""
+        return words in self.output(command)
+
     def study_hash(self) -> str:
         """Return the hash that `run` printed."""
         if not self._hash:
@@ -334,7 +339,7 @@ def test_the_handbooks_story_comes_true(story: Story) -> None:
         if "concors-server start" in body:
             (server,) = [command for command in story.staying if "server start" in command]
             # What the server before it saw last is there until this one looks for itself.
-            story.wait(lambda: "the server is up" in story.output(server), server)
+            story.wait(partial(story.said, server, "the server is up"), server)
             story.wait(lambda: is_online(coordinator / "heart"), server)
     assert "approved" in story.output("concors-client studies alder")
     assert "first-2" in story.output("concors-server resume heart first-2")
