@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
 from typer.testing import CliRunner
 
+from client import node_cli
 from client.cli import app
 from client.manifests import receive
 from client.membership import node_fingerprint
@@ -28,8 +30,14 @@ STUDY = Study.model_validate(
 ).model_dump(mode="json", by_alias=True)
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The console is made when the module is loaded, in whatever terminal that is.
+    monkeypatch.setattr(node_cli, "console", Console(width=200))
+
+
 def _type(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(each) for each in arguments])
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
     assert result.exit_code == code, result.output
     return result.output
 
