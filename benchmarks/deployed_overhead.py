@@ -93,7 +93,7 @@ def main(grid, context):
 
 def ours(root: Path, num_rounds: int) -> list[float]:
     """Return the seconds of each round but the first of a deployed consortium."""
-    sites = [write_table_hospital(root / name, seed, 20) for seed, name in enumerate(NAMES)]
+    sites = [write_table_hospital(root / name, seed) for seed, name in enumerate(NAMES)]
     study = root / "study.yaml"
     content = {
         "name": "overhead",
@@ -114,6 +114,9 @@ def ours(root: Path, num_rounds: int) -> list[float]:
         subprocess.run(command, check=True, capture_output=True)
         run = centre / "runs" / "overhead-1"
         wait_for(lambda: finished(run) is not None, PATIENCE_S, "the end of the run")
+        state = finished(run)
+        if state is None or state.state != "finished":
+            raise SystemExit(f"The run did not finish: {state}")
         newest = max(run.glob("prognosis/round-*.json"))
         return [entry["seconds"] for entry in json.loads(newest.read_text())["history"]][1:]
 
