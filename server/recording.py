@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from protocol import audit
 from protocol.code import code_hash
@@ -24,6 +22,7 @@ from protocol.documents import digest
 from protocol.errors import DataError, PayloadError
 from protocol.refusal import Refusal
 from server.heads import REGRESSED, KnownHeads
+from server.passing import PassingGrid
 
 __all__ = ["AUDIT_LOG", "RecordedGrid", "begin_log", "study_hash"]
 
@@ -77,7 +76,7 @@ def _earlier(path: Path) -> Iterator[dict[str, Any]]:
     yield from sorted(lines, key=lambda line: str(line["time"]))
 
 
-class RecordedGrid(Grid):
+class RecordedGrid(PassingGrid):
     """A Grid that writes down what goes through it, and watches the hospitals' heads.
 
     Parameters
@@ -97,7 +96,7 @@ class RecordedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, nodes: Mapping[str, int], path: Path) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._nodes = nodes
         self._path = path
         self._heads = KnownHeads.of([*_earlier(path), *audit.read(path)])
@@ -165,37 +164,3 @@ class RecordedGrid(Grid):
                 found.noted.num_lines,
                 found.told.num_lines,
             )
-
-    def set_run(self, run: Run) -> None:
-        """Set what `run` returns."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Flower's description of the run."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message (Flower deprecates this in favour of ``Message``)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the id of every node."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Return what Flower knows of every node."""
-        return self._grid.get_nodes()
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Refused by nobody, used by nothing of ours: push, then pull what is there."""
-        return self.pull_messages(self.push_messages(messages))

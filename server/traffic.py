@@ -7,11 +7,10 @@ TLS come on top, a few kilobytes a message.
 from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from protocol.custody import HEADS
+from server.passing import PassingGrid
 
 __all__ = ["Metered", "content_bytes"]
 
@@ -32,7 +31,7 @@ def content_bytes(records: RecordDict) -> int:
     return total
 
 
-class Metered(Grid):
+class Metered(PassingGrid):
     """A grid that passes everything on to another one and counts.
 
     Every request counts once for each hospital it goes to, also where Flower's server is handed
@@ -40,41 +39,13 @@ class Metered(Grid):
     """
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._down, self._up = 0, 0
 
     def taken(self) -> tuple[int, int]:
         """Return the bytes down and up since this was last asked."""
         counts, self._down, self._up = (self._down, self._up), 0, 0
         return counts
-
-    def set_run(self, run: Run) -> None:
-        """Pass on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Flower's description of the run."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass on."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Pass on."""
-        return self._grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass on, and count what goes down."""
@@ -85,14 +56,6 @@ class Metered(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pass on, and count what comes up."""
         return self._counted(self._grid.pull_messages(message_ids))
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Pass on, and count both."""
-        messages = list(messages)
-        self._down += sum(content_bytes(message.content) for message in messages)
-        return self._counted(self._grid.send_and_receive(messages, timeout=timeout))
 
     def _counted(self, messages: Iterable[Message]) -> list[Message]:
         replies = list(messages)
