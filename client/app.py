@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
 from client.admission import admit, admit_cohort
 from client.boundary import guarded
@@ -18,11 +19,18 @@ from client.site import load_site
 from deployment.logs import configure
 from protocol.config import Study
 from protocol.manifest_message import unpack
+from protocol.parcels import in_parcels
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
+
+
+
+def _unpacking(message: Message, context: Context, answer: ClientAppCallable) -> Message:
+    return in_parcels(message, lambda unpacked: answer(unpacked, context))
+
 
 # The stages' modules are imported inside the handlers: Flower starts a process a message, and a
 # survey need not wait for torch.
-app = ClientApp()
+app = ClientApp(mods=[_unpacking])
 configure()
 
 

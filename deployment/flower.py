@@ -8,7 +8,6 @@ from pathlib import Path
 
 __all__ = [
     "HOST",
-    "PIECES",
     "QUIET",
     "environment",
     "first_line",
@@ -26,10 +25,6 @@ QUIET: Mapping[str, str] = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-
-# A model travels in pieces, each a request of its own that is sent again as a whole when the line
-# breaks. Flower's 5 MiB take 40 s at 1 Mbit/s; of these a broken line costs a few seconds.
-PIECES: Mapping[str, str] = {"FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(256 * 1024)}
 
 
 @contextmanager
@@ -76,7 +71,6 @@ def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, st
     return {
         **{name: value for name, value in os.environ.items() if name not in without},
         **QUIET,
-        **PIECES,
         "FLWR_HOME": str(home),
         # Seconds between two looks for work; the default of 1 s costs a second a message.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",

@@ -27,13 +27,14 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study named by ``study-file`` into the folder named by ``run-dir``."""
     # Imported here, because loading this module must stay cheap: Flower loads it to check it.
     from server.outcome import Outcome, write_outcome
+    from server.packing import packing
     from server.study import run_study
 
     configure()
     run_dir = _setting(context, "run-dir", "CONCORS_RUN")
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        run_study(grid, load_study(_setting(context, "study-file", "CONCORS_STUDY")), run_dir)
+        run_study(packing(grid), load_study(_setting(context, "study-file", "CONCORS_STUDY")), run_dir)
     except ConcorsError as error:
         write_outcome(run_dir, Outcome(context.run_id, error.code, error.sentence))
         raise

@@ -26,6 +26,7 @@ from deployment.flower import HOST
 from server.access_log import AccessLog
 from server.consortium import Consortium, load, split_address
 from server.gates import App, fleet_gate, own_gate
+from server.pace import quicken
 
 __all__ = ["main"]
 
@@ -54,6 +55,7 @@ def main() -> None:
     consortium = load(given.directory)
     secret = given.secret.read_bytes()
     _let_nodes_come_back()
+    quicken()
     app = _application(consortium, given.own_port, secret)
     asyncio.run(_serve(consortium, app, given.own_port, token_of(secret)))
 

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from flwr.app import Message, RecordDict
 
-from client.node.parcels import MAX_PART_BYTES, assemble, content_id, parts_of
+from protocol.parcels import assemble, content_id, framed, parts_in
 from protocol.errors import PayloadError
 
 __all__ = ["KeptReplies", "request_id"]
 
-LENGTH_BYTES = 8
 log = logging.getLogger("concors.node")
 
 
@@ -56,7 +55,7 @@ class KeptReplies:
         try:
             with path.open("rb") as stream:
                 identity = stream.read(64).decode("ascii")
-                records = assemble(_parts(stream.read))
+                records = assemble(parts_in(stream.read))
             if not isinstance(records, RecordDict) or records.object_id != identity:
                 raise PayloadError("A kept reply is not what its name says; it is not used.")
             # The newest are kept: one that is asked for is one of them.
@@ -91,9 +90,8 @@ class KeptReplies:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             with scratch.open("wb") as stream:
                 stream.write(records.object_id.encode("ascii"))
-                for part in parts_of(records):
-                    stream.write(len(part).to_bytes(LENGTH_BYTES, "big"))
-                    stream.write(part)
+                for data in framed(records):
+                    stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             scratch.replace(place / request)
@@ -113,17 +111,6 @@ class KeptReplies:
             size += path.stat().st_size
             if size > max_mb * 1e6:
                 _remove(path)
-
-
-def _parts(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while header := read(LENGTH_BYTES):
-        length = int.from_bytes(header, "big")
-        if length > MAX_PART_BYTES:
-            raise PayloadError("A kept reply has a part that is too long; it is not used.")
-        part = read(length)
-        if len(part) != length:
-            raise PayloadError("A kept reply was cut short; it is not used.")
-        yield part
 
 
 def _newest_first(paths: Iterator[Path]) -> list[Path]:

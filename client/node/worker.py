@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 from flwr.app import Context, Message, RecordDict
 
-from client.node.parcels import MAX_PART_BYTES, assemble, parts_of
+from protocol.parcels import MAX_PART_BYTES, assemble, parts_of
 from protocol.refusal import Refusal
 
 __all__ = ["ANSWER", "OPTIONS", "SERVICE", "context_of", "serve"]

@@ -13,7 +13,7 @@ from typing import Self
 import grpc
 from flwr.app import Message
 
-from client.node.parcels import assemble, parts_of
+from protocol.parcels import assemble, parts_of
 from client.node.worker import ANSWER, OPTIONS, SERVICE
 from deployment.processes import Processes
 from protocol.errors import EngineError, PayloadError, WorkerError

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.node.kept import KeptReplies, request_id
-from client.node.parcels import assemble, parts_of
+from protocol.parcels import assemble, parts_of
 from protocol.errors import PayloadError
 
 STUDY = "a" * 64

@@ -1,0 +1,185 @@
+"""Flower's messages and records as a stream of bounded parts, and as a few parcels of one size.
+
+Flower cuts what it sends into objects of at most some 5 MB, each named by the SHA-256 of its bytes;
+the same objects, children first and the whole last, go to the worker and to the disk. Over the
+network they go packed: Flower makes a request, and several entries in its database, for each object
+at each of the places it passes, and a network has hundreds of objects, most of them a few bytes.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+# Not public, but what Flower itself sends: flwr is pinned to one version.
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    validate_object_content,
+)
+
+from protocol.errors import PayloadError
+from protocol.refusal import Refusal
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PART_BYTES",
+    "PIECE_BYTES",
+    "assemble",
+    "content_id",
+    "framed",
+    "in_parcels",
+    "is_packed",
+    "pack",
+    "parts_in",
+    "parts_of",
+    "unpack",
+]
+
+# The largest single part is a JSON document of protocol.documents, 8 MiB.
+MAX_PART_BYTES = 16 * 2**20
+MAX_BYTES = 9 * 2**30
+MAX_PARTS = 1_000_000
+# A piece is a request of its own, sent again as a whole when the line breaks. Two travel at a time,
+# and Flower waits 30 s for an answer: at 1 Mbit/s these two take 17 s.
+PIECE_BYTES = 2**20
+LENGTH_BYTES = 8
+PREFIX, KEY = "parcel-", "bytes"
+
+
+def parts_of(thing: Message | RecordDict) -> Iterator[bytes]:
+    """Yield the parts of a message or of records, each at most 16 MiB.
+
+    Raises
+    ------
+    PayloadError
+        If one part is larger.
+    """
+    objects = get_all_nested_objects(thing)
+    for name in list(objects):
+        part = objects.pop(name).deflate()
+        if len(part) > MAX_PART_BYTES:
+            raise PayloadError(
+                f"A message has a part of {len(part)} bytes, more than {MAX_PART_BYTES}; send less."
+            )
+        yield part
+
+
+def assemble(parts: Iterable[bytes], max_bytes: int = MAX_BYTES) -> Any:
+    """Return the message or the records that the parts are of.
+
+    A message carries no id of its own; it gets the one that Flower would give it.
+
+    Raises
+    ------
+    PayloadError
+        If the parts are too many, too large, incomplete, or no object of Flower's.
+    """
+    contents: dict[str, bytes] = {}
+    size, name = 0, ""
+    for part in parts:
+        size += len(part)
+        if size > max_bytes or len(contents) >= MAX_PARTS:
+            raise PayloadError(f"A message has more than {max_bytes} bytes; send less.")
+        name = hashlib.sha256(part).hexdigest()
+        contents[name] = part
+    try:
+        for part in contents.values():
+            validate_object_content(part)
+        thing = inflate_object_from_contents(name, contents)
+    except Exception as error:
+        # Whatever Flower raises over bytes that are none of its own.
+        raise PayloadError(
+            "A message's parts do not make a message; both ends must run the same version."
+        ) from error
+    if isinstance(thing, Message):
+        thing.metadata.__dict__["_message_id"] = name
+    return thing
+
+
+def content_id(message: Message) -> str:
+    """Return the SHA-256 by which the content of a message is known, with all it holds."""
+    return str(message.content.object_id) if message.has_content() else ""
+
+
+def framed(thing: Message | RecordDict) -> Iterator[bytes]:
+    """Yield the bytes of a stream that holds the parts, each after its length."""
+    for part in parts_of(thing):
+        yield len(part).to_bytes(LENGTH_BYTES, "big")
+        yield part
+
+
+def parts_in(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Yield the parts of a framed stream.
+
+    Raises
+    ------
+    PayloadError
+        If the stream is cut short, or a part is too long.
+    """
+    while header := read(LENGTH_BYTES):
+        length = int.from_bytes(header, "big")
+        if length > MAX_PART_BYTES:
+            raise PayloadError(f"A message has a part of more than {MAX_PART_BYTES} bytes.")
+        part = read(length)
+        if len(header) != LENGTH_BYTES or len(part) != length:
+            raise PayloadError("A message was cut short; it is not used.")
+        yield part
+
+
+def pack(records: RecordDict) -> RecordDict:
+    """Return records as parcels: their framed parts, cut into pieces of 1 MiB."""
+    pieces: list[bytes] = []
+    rest = bytearray()
+    for data in framed(records):
+        rest += data
+        while len(rest) >= PIECE_BYTES:
+            pieces.append(bytes(rest[:PIECE_BYTES]))
+            del rest[:PIECE_BYTES]
+    pieces.append(bytes(rest))
+    return RecordDict({_name(i): ConfigRecord({KEY: piece}) for i, piece in enumerate(pieces)})
+
+
+def is_packed(records: RecordDict) -> bool:
+    """Say whether records are parcels."""
+    return _name(0) in records
+
+
+def unpack(records: RecordDict, max_bytes: int = MAX_BYTES) -> RecordDict:
+    """Return the records that were packed.
+
+    Raises
+    ------
+    PayloadError
+        If these are no parcels, or do not make records.
+    """
+    pieces = []
+    for i in range(len(records)):
+        record = records.get(_name(i))
+        piece = record.get(KEY) if isinstance(record, ConfigRecord) else None
+        if not isinstance(piece, bytes):
+            raise PayloadError("A message's parcels are not complete; it is not used.")
+        pieces.append(piece)
+    found = assemble(parts_in(io.BytesIO(b"".join(pieces)).read), max_bytes)
+    if not isinstance(found, RecordDict):
+        raise PayloadError("A message's parcels hold no records; it is not used.")
+    return found
+
+
+def in_parcels(message: Message, answer: Callable[[Message], Message]) -> Message:
+    """Return the answer to a message, which goes packed if the message came packed."""
+    if not (message.has_content() and is_packed(message.content)):
+        return answer(message)
+    try:
+        message.content = unpack(message.content)
+    except PayloadError as error:
+        return Message(Refusal.of(error).to_error(), reply_to=message)
+    reply = answer(message)
+    if reply.has_content():
+        reply.content = pack(reply.content)
+    return reply
+
+
+def _name(index: int) -> str:
+    return f"{PREFIX}{index:05d}"
