@@ -26,6 +26,13 @@ QUIET: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# One piece of a message (`protocol.parcels`) on its way at a time: two would share a slow line, and
+# neither arrive in its time.
+ONE_AT_A_TIME: Mapping[str, str] = {
+    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1",
+    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS": "1",
+}
+
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
@@ -71,6 +78,7 @@ def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, st
     return {
         **{name: value for name, value in os.environ.items() if name not in without},
         **QUIET,
+        **ONE_AT_A_TIME,
         "FLWR_HOME": str(home),
         # Seconds between two looks for work; the default of 1 s costs a second a message.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",

@@ -41,9 +41,9 @@ __all__ = [
 MAX_PART_BYTES = 16 * 2**20
 MAX_BYTES = 9 * 2**30
 MAX_PARTS = 1_000_000
-# A piece is a request of its own, sent again as a whole when the line breaks. Two travel at a time,
-# and Flower waits 30 s for an answer: at 1 Mbit/s these two take 17 s.
-PIECE_BYTES = 2**20
+# A piece is a request of its own, sent again as a whole when the line breaks. Flower waits 30 s for
+# the answer: at 1 Mbit/s a piece takes 21 s.
+PIECE_BYTES = 5 * 2**19
 LENGTH_BYTES = 8
 PREFIX, KEY = "parcel-", "bytes"
 
@@ -129,7 +129,7 @@ def parts_in(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def pack(records: RecordDict) -> RecordDict:
-    """Return records as parcels: their framed parts, cut into pieces of 1 MiB."""
+    """Return records as parcels: their framed parts, cut into pieces of 2.5 MiB."""
     pieces: list[bytes] = []
     rest = bytearray()
     for data in framed(records):

@@ -14,7 +14,6 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
 from deployment.control import TOKEN_HEADER
 from server.access_log import AccessLog, shown_fingerprint
-from server.pace import whole_body
 
 __all__ = ["MAX_BODY_BYTES", "fleet_gate", "own_gate"]
 
@@ -60,10 +59,8 @@ def fleet_gate(app: App, log: AccessLog, max_body_bytes: int = MAX_BODY_BYTES) -
                 await _refuse(counted, 403)
             elif length is None or length > max_body_bytes:
                 await _refuse(counted, 413)
-            elif (whole := await whole_body(receive, length)) is None:
-                await _refuse(counted, 400)
             else:
-                await app(scope, whole, counted)
+                await app(scope, receive, counted)
         finally:
             key = headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, "")
             log.write(
@@ -92,10 +89,10 @@ def own_gate(app: App, token: str) -> App:
         path = str(scope.get("path", ""))
         shown = _headers(scope).get(TOKEN_HEADER, "")
         controls = path.startswith(CONTROL) and hmac.compare_digest(shown.encode(), token.encode())
-        if scope["type"] != "http" or not (controls or path.startswith(RUNTIME) or path == HEALTH):
+        if scope["type"] == "http" and (controls or path.startswith(RUNTIME) or path == HEALTH):
+            await app(scope, receive, send)
+        else:
             await _refuse(send, 403)
-        elif (whole := await whole_body(receive, MAX_BODY_BYTES)) is not None:
-            await app(scope, whole, send)
 
     return gate
 

@@ -26,7 +26,7 @@ from deployment.flower import HOST
 from server.access_log import AccessLog
 from server.consortium import Consortium, load, split_address
 from server.gates import App, fleet_gate, own_gate
-from server.pace import quicken
+from server.shortcut import shortened, spare_the_database
 
 __all__ = ["main"]
 
@@ -55,7 +55,7 @@ def main() -> None:
     consortium = load(given.directory)
     secret = given.secret.read_bytes()
     _let_nodes_come_back()
-    quicken()
+    spare_the_database()
     app = _application(consortium, given.own_port, secret)
     asyncio.run(_serve(consortium, app, given.own_port, token_of(secret)))
 
@@ -106,8 +106,7 @@ def _application(consortium: Consortium, own_port: int, secret: bytes) -> App:
         enable_event_log=False,
         artifact_provider=None,
     )
-    app: App = create_app(config, launcher.SuperLinkLifespan)
-    return app
+    return shortened(create_app(config, launcher.SuperLinkLifespan))
 
 
 async def _serve(consortium: Consortium, app: App, own_port: int, token: str) -> None:

@@ -6,7 +6,6 @@ there is a reply, so that the SuperNode goes on to the next message.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from client.node.arrivals import Arrivals
 from deployment.flower import environment, no_proxy
 from protocol.errors import PolicyError
 from protocol.parcels import in_parcels
@@ -34,7 +34,8 @@ from protocol.refusal import Refusal
 
 __all__ = ["Answer", "Gatekeeper"]
 
-POLL_S = 0.2
+# The SuperNode tells of what arrives (`client.node.arrivals`); this is for what it did not tell.
+LOOK_S = 5.0
 ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 # Taken up, lest one of another kind stay at the node for ever; answered by the app, or refused.
 KINDS = (TaskType.CLIENT_APP, TaskType.AGENT_APP)
@@ -51,12 +52,15 @@ class Gatekeeper:
         ``host:port`` of the SuperNode's runtime interface, on loopback.
     secret : Path
         The secret it shares with the SuperNode.
+    arrivals : Arrivals
+        Of the SuperNode.
     answer : callable
         ``answer(message, check)`` returns the reply and calls ``check`` again and again meanwhile.
     """
 
-    def __init__(self, address: str, secret: Path, answer: Answer) -> None:
+    def __init__(self, address: str, secret: Path, arrivals: Arrivals, answer: Answer) -> None:
         self._address = address
+        self._arrivals = arrivals
         self._secret = secret.read_bytes()
         self._answer = answer
 
@@ -77,7 +81,7 @@ class Gatekeeper:
                 if given.HasField("task") and given.token:
                     self._serve(given.task.type, given.token, check)
                 else:
-                    time.sleep(POLL_S)
+                    self._arrivals.wait(LOOK_S, check)
 
     def _serve(self, kind: str, token: str, check: Callable[[], None]) -> None:
         with self._client(RuntimeTokenHttpInterceptor(token)) as client, _alive(client):

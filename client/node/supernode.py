@@ -10,13 +10,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from client.node.pulling import whole_or_not_at_all
+from client.node.arrivals import teller
+from client.node.pulling import soon, whole_or_not_at_all
 
 __all__ = ["Pauses", "main"]
 
 # The least that the SuperLink accepts; a node is taken for gone after twice this time.
 HEARTBEAT_S = 10
-LOOK_S = 0.5
+LOOK_S = 0.3
 REPLY_S = 0.1
 # A study's messages follow each other closely; between studies the server is left in peace.
 IDLE_S = 120.0
@@ -59,7 +60,8 @@ def main() -> None:
     fleet.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     loop.time = Pauses()
-    loop._pull_and_store_message = whole_or_not_at_all(loop._pull_and_store_message)
+    soon()
+    loop._pull_and_store_message = whole_or_not_at_all(loop._pull_and_store_message, teller())
     import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
 
 

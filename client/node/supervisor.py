@@ -23,8 +23,10 @@ import httpx
 
 from client.membership import load_welcome, node_directory
 from client.node.answering import Answering
+from client.node.arrivals import VARIABLE, Arrivals
 from client.node.gatekeeper import Answer, Gatekeeper
 from client.node.jobs import Jobs
+from client.node.pulling import soon
 from client.node.worker_process import WorkerProcess
 from client.sentences import errors
 from deployment.flower import HOST, variables
@@ -64,6 +66,7 @@ def run_node(site_dir: Path, *, worker: Sequence[str] = WORKER) -> None:
     load_welcome(site_dir)
     folder = node_directory(site_dir)
     os.umask(0o077)
+    soon()
     with _alone(folder), suppress(_Stop), _stopped_by_signals():
         environment = variables(folder / "flower")
         logs = folder / "logs"
@@ -109,9 +112,12 @@ def _one_connection(site_dir: Path, answer: Answer) -> None:
     command += ["--auth-supernode-private-key", str(folder / "node.key")]
     command += ["--host", HOST, "--port", str(port)]
     command += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
+    arrived = folder / "arrived"
+    arrivals = Arrivals(arrived)
+    own = {**variables(folder / "flower"), VARIABLE: str(arrived)}
     # Nothing is installed at run time: a SuperNode does so only when it is told to.
     with processes(folder / "logs") as running:
-        running.start("supernode", command, variables=variables(folder / "flower"), cwd=folder)
+        running.start("supernode", command, variables=own, cwd=folder)
 
         def check() -> None:
             try:
@@ -121,7 +127,7 @@ def _one_connection(site_dir: Path, answer: Answer) -> None:
 
         _wait_for_port(port, check)
         log.info("the node of %s serves %s", welcome["site"], welcome["consortium"])
-        Gatekeeper(f"{HOST}:{port}", secret, answer).run(check)
+        Gatekeeper(f"{HOST}:{port}", secret, arrivals, answer).run(check)
 
 
 def _wait_for_port(port: int, check: Callable[[], None]) -> None:
