@@ -105,7 +105,7 @@ def ours(root: Path, num_rounds: int) -> list[float]:
             "network": {"name": "tabular", "options": {"hidden": [WIDTH, WIDTH]}},
             "covariates": ["age", "fibrosis"],
             "rounds": num_rounds,
-            "training": {"batch_size": 32},
+            "training": {"batch_size": 64},
         },
     }
     study.write_text(yaml.safe_dump({"study": content}))
@@ -127,7 +127,7 @@ def stock(root: Path, num_rounds: int) -> list[float]:
     app.mkdir(parents=True)
     (app / "pyproject.toml").write_text(STOCK_PROJECT)
     (app / "stock.py").write_text(STOCK_APP)
-    keys = make_credentials(root / "keys", len(NAMES), now=datetime.now(UTC))
+    keys = make_credentials(root / "keys", len(NAMES), now=datetime.now(UTC).replace(microsecond=0))
     own, *ports = free_ports(1 + len(NAMES))
     address = f"{HOST}:{own}"
     times = root / "times.json"

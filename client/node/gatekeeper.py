@@ -18,6 +18,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
 
 # None of this is public; it is what flower-superexec and flwr-clientapp of the pinned version use.
+from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -113,7 +114,9 @@ class Gatekeeper:
 
 def _hand_back(client: RuntimeHttpClient, reply: Message, context: Context) -> None:
     failed = reply.has_error()
-    push_message(client, reply, context)
+    # Flower would hash the whole of it again each time it asks for its name.
+    with no_object_id_recompute():
+        push_message(client, reply, context)
     push_task_output(client, context, SubStatus.FAILED if failed else SubStatus.COMPLETED, "")
 
 
