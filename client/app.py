@@ -23,7 +23,6 @@ from protocol.parcels import in_parcels
 from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 
-
 def _unpacking(message: Message, context: Context, answer: ClientAppCallable) -> Message:
     return in_parcels(message, lambda unpacked: answer(unpacked, context))
 

@@ -34,7 +34,9 @@ def main(grid: Grid, context: Context) -> None:
     run_dir = _setting(context, "run-dir", "CONCORS_RUN")
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        run_study(packing(grid), load_study(_setting(context, "study-file", "CONCORS_STUDY")), run_dir)
+        run_study(
+            packing(grid), load_study(_setting(context, "study-file", "CONCORS_STUDY")), run_dir
+        )
     except ConcorsError as error:
         write_outcome(run_dir, Outcome(context.run_id, error.code, error.sentence))
         raise

@@ -9,13 +9,13 @@ hospital's own files. Refusals are not kept: what stood in the way may be mended
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from flwr.app import Message, RecordDict
 
-from protocol.parcels import assemble, content_id, framed, parts_in
 from protocol.errors import PayloadError
+from protocol.parcels import assemble, content_id, framed, parts_in
 
 __all__ = ["KeptReplies", "request_id"]
 

@@ -13,10 +13,10 @@ from typing import Self
 import grpc
 from flwr.app import Message
 
-from protocol.parcels import assemble, parts_of
 from client.node.worker import ANSWER, OPTIONS, SERVICE
 from deployment.processes import Processes
 from protocol.errors import EngineError, PayloadError, WorkerError
+from protocol.parcels import assemble, parts_of
 
 __all__ = ["START_S", "WorkerHung", "WorkerLost", "WorkerProcess"]
 

@@ -9,8 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.node.kept import KeptReplies, request_id
-from protocol.parcels import assemble, parts_of
-from protocol.errors import PayloadError
+from protocol.parcels import parts_of
 
 STUDY = "a" * 64
 
@@ -39,34 +38,6 @@ def test_request_is_known_by_type_and_content_and_not_by_run_or_time() -> None:
     others = [message("train.sort"), message(value=np.nextafter(np.float32(1), np.float32(2)))]
     assert same not in {request_id(other) for other in others}
     assert request_id(message(), "other files") != same
-
-
-def test_message_passes_as_parts_and_keeps_its_id() -> None:
-    message = Message(_records(size=3_000_000), 7, "train.segment")
-    message.metadata.__dict__["_message_id"] = message.object_id
-    parts = list(parts_of(message))
-    assert len(parts) > 4  # three chunks of the array among them
-    again = assemble(parts)
-    assert again.metadata.message_id == message.metadata.message_id
-    assert again.content.object_id == message.content.object_id
-
-
-@pytest.mark.parametrize("harm", ["missing", "altered", "foreign", "none", "long"])
-def test_parts_that_make_no_message_are_refused(harm: str) -> None:
-    parts = list(parts_of(_records()))
-    limit = 10**6
-    if harm == "missing":
-        parts = parts[1:]
-    elif harm == "altered":
-        parts[0] = parts[0][:-1] + bytes([parts[0][-1] ^ 1])
-    elif harm == "foreign":
-        parts[-1] = b"os.system('true')"
-    elif harm == "none":
-        parts = []
-    else:
-        limit = 100
-    with pytest.raises(PayloadError):
-        assemble(parts, limit)
 
 
 def test_kept_reply_is_the_same_to_the_byte(tmp_path: Path) -> None:

@@ -1,18 +1,20 @@
-"""Of a message whose run ends while it is pulled nothing remains, as when the connection fails."""
+"""A message is fetched soon, and of one whose run ends meanwhile nothing remains."""
 
+import time
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client.node.pulling import whole_or_not_at_all
+from client.node.pulling import FIRST_LOOK_S, soon, whole_or_not_at_all
 
 RUN = 7
 
@@ -56,10 +58,39 @@ def unfinished(node: Any) -> int:
 
 
 def test_nothing_of_an_interrupted_message_remains(node: Any) -> None:
+    told: list[Any] = []
     flower = import_module("flwr.supernode.start_client_internal")._pull_and_store_message
-    assert receive(node, whole_or_not_at_all(flower)) is None
+    assert receive(node, whole_or_not_at_all(flower, lambda: told.append(1))) is None
     assert unfinished(node) == 0
     assert not node.get_messages_legacy(is_reply=False)
+    assert not told
+
+
+def test_the_gatekeeper_is_told_of_a_whole_message() -> None:
+    told: list[int] = []
+    received = whole_or_not_at_all(lambda **_: RUN, lambda: told.append(1))
+    assert received(pull_object=stopped, confirm_message_received=stopped) == RUN
+    nothing = whole_or_not_at_all(lambda **_: None, lambda: told.append(2))
+    assert nothing(pull_object=stopped, confirm_message_received=stopped) is None
+    assert told == [1]
+
+
+def test_an_array_that_is_not_there_yet_is_asked_for_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pull = inflatable_utils.pull_objects
+    monkeypatch.setattr(pull, "__kwdefaults__", dict(pull.__kwdefaults__))
+    soon()
+    tries = []
+
+    def once(_: str) -> bytes:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            raise inflatable_utils.ObjectUnavailableError("a")
+        return b"x"
+
+    assert pull(["a"], once) == {"a": b"x"}
+    assert pull.__kwdefaults__["initial_backoff"] == FIRST_LOOK_S
 
 
 def test_without_it_flower_leaves_a_task_that_nobody_can_do(node: Any) -> None:

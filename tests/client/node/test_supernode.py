@@ -2,7 +2,7 @@ from importlib import import_module
 
 import pytest
 
-from client.node.supernode import HEARTBEAT_S, IDLE_S, Pauses
+from client.node.supernode import HEARTBEAT_S, IDLE_S, LOOK_S, REPLY_S, Pauses
 
 
 class _Clock:
@@ -24,7 +24,7 @@ def test_rests_are_short_while_a_study_runs_and_long_between_studies() -> None:
     pauses.sleep(3)
     pauses.sleep(0.5)
     pauses.sleep(3)
-    assert clock.slept == [0.5, 0.1, 3, 0.1, 0.5]
+    assert clock.slept == [LOOK_S, REPLY_S, 3, REPLY_S, LOOK_S]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""Parts and parcels: what comes out is what went in, or it is refused."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from protocol.errors import PayloadError
+from protocol.parcels import (
+    PIECE_BYTES,
+    assemble,
+    in_parcels,
+    is_packed,
+    pack,
+    parts_of,
+    unpack,
+)
+
+
+def _records(value: float = 1.0, size: int = 1000) -> RecordDict:
+    arrays = ArrayRecord({"w": Array(np.full(size, value, np.float32))})
+    return RecordDict({"document": ConfigRecord({"json": "{}"}), "arrays": arrays})
+
+
+@pytest.fixture(autouse=True)
+def _task() -> None:
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+
+
+def test_message_passes_as_parts_and_keeps_its_id() -> None:
+    message = Message(_records(size=3_000_000), 7, "train.segment")
+    message.metadata.__dict__["_message_id"] = message.object_id
+    parts = list(parts_of(message))
+    assert len(parts) > 4  # three chunks of the array among them
+    again = assemble(parts)
+    assert again.metadata.message_id == message.metadata.message_id
+    assert again.content.object_id == message.content.object_id
+
+
+@pytest.mark.parametrize("harm", ["missing", "altered", "foreign", "none", "long"])
+def test_parts_that_make_no_message_are_refused(harm: str) -> None:
+    parts = list(parts_of(_records()))
+    limit = 10**6
+    if harm == "missing":
+        parts = parts[1:]
+    elif harm == "altered":
+        parts[0] = parts[0][:-1] + bytes([parts[0][-1] ^ 1])
+    elif harm == "foreign":
+        parts[-1] = b"os.system('true')"
+    elif harm == "none":
+        parts = []
+    else:
+        limit = 100
+    with pytest.raises(PayloadError):
+        assemble(parts, limit)
+
+
+def test_packed_records_are_few_bounded_parcels_and_unpack_to_the_same() -> None:
+    layers = {f"layer {i}": Array(np.full(30_000, i, np.float32)) for i in range(60)}
+    records = RecordDict({"arrays": ArrayRecord(layers), "text": ConfigRecord({"a": "b"})})
+    packed = pack(records)
+    sizes = [len(record["bytes"]) for record in packed.values()]
+    assert sizes[:-1] == [PIECE_BYTES] * (len(sizes) - 1) and sizes[-1] <= PIECE_BYTES
+    assert len(sizes) == 3 < len(list(parts_of(records)))
+    assert is_packed(packed) and not is_packed(records)
+    again = unpack(packed)
+    assert again.object_id == records.object_id
+    assert list(parts_of(again)) == list(parts_of(records))
+
+
+def test_same_records_same_parcels() -> None:
+    assert pack(_records()).object_id == pack(_records()).object_id
+    assert pack(_records()).object_id != pack(_records(2.0)).object_id
+
+
+def test_nothing_packs_to_something() -> None:
+    assert len(unpack(pack(RecordDict()))) == 0
+
+
+@pytest.mark.parametrize("harm", ["lost", "cut", "altered", "kind", "foreign", "more", "long"])
+def test_parcels_that_are_not_whole_are_refused(harm: str) -> None:
+    packed = pack(_records(size=1_500_000))
+    first, last = packed["parcel-00000"], packed["parcel-00002"]
+    limit = 10**9
+    if harm == "lost":
+        del packed["parcel-00001"]
+    elif harm == "cut":
+        last["bytes"] = last["bytes"][:-1]
+    elif harm == "altered":
+        first["bytes"] = first["bytes"][:-1] + bytes([first["bytes"][-1] ^ 1])
+    elif harm == "kind":
+        first["bytes"] = "text"
+    elif harm == "foreign":
+        first["bytes"] = b"\xff" * 16
+    elif harm == "more":
+        packed["other"] = ConfigRecord({"a": 1})
+    else:
+        limit = 1000
+    with pytest.raises(PayloadError):
+        unpack(packed, limit)
+
+
+def test_an_answer_goes_as_the_question_came() -> None:
+    def answer(message: Message) -> Message:
+        assert message.content.object_id == _records().object_id
+        return Message(_records(2.0), reply_to=message)
+
+    plain = in_parcels(Message(_records(), 7, "query.survey"), answer)
+    assert plain.content.object_id == _records(2.0).object_id
+    packed = in_parcels(Message(pack(_records()), 7, "query.survey"), answer)
+    assert unpack(packed.content).object_id == _records(2.0).object_id
+
+
+def test_a_question_that_cannot_be_unpacked_is_refused_in_a_sentence() -> None:
+    broken = RecordDict({"parcel-00000": ConfigRecord({"bytes": b"\xff" * 16})})
+    reply = in_parcels(Message(broken, 7, "query.survey"), lambda _: pytest.fail("it was answered"))
+    assert reply.has_error() and "bytes" in reply.error.reason

@@ -1,0 +1,86 @@
+"""The short way answers as the long one does, or leaves it to that."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+
+from server import shortcut
+from server.shortcut import OF_NODES, OF_TASKS, shortened
+
+PULL = "/v1/fleet/pull-messages"
+
+
+async def long_way(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with what was asked."""
+    body, more = b"", True
+    while more:
+        event = await receive()
+        body, more = body + event["body"], event["more_body"]
+    text = json.dumps([scope["path"], body.decode("latin1")]).encode()
+    await send({"type": "http.response.start", "status": 418, "headers": []})
+    await send({"type": "http.response.body", "body": text})
+
+
+def ask(app: Any, path: str, content: bytes, method: str = "POST") -> httpx.Response:
+    async def one() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://a") as client:
+            return await client.request(method, path, content=content)
+
+    return asyncio.run(one())
+
+
+def test_every_short_way_is_one_of_flowers() -> None:
+    for prefix, names in (("/v1/fleet/", OF_NODES), ("/v1/runtime/", OF_TASKS)):
+        for name in names:
+            assert ("POST", prefix + name) in PROTOBUF_REQUEST_TYPES
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/v1/fleet/get-run", "POST"), ("/v1/control/start-run", "POST"), (PULL, "GET")],
+)
+def test_other_requests_go_the_long_way(
+    path: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcut, "_answer", lambda *_: pytest.fail("the short way was taken"))
+    assert ask(shortened(long_way), path, b"abc", method).json() == [path, "abc"]
+
+
+def test_what_fails_on_the_short_way_goes_the_long_way_with_the_same_body() -> None:
+    # There is no state behind this application, so the short way fails at once.
+    body = PullMessagesRequest().SerializeToString() or b""
+    reply = ask(shortened(long_way), PULL, body)
+    assert (reply.status_code, reply.json()) == (418, [PULL, body.decode("latin1")])
+
+
+def test_what_succeeds_is_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortcut, "_answer", lambda app, scope, body: b"<" + body + b">")
+    reply = ask(shortened(long_way), PULL, b"abc")
+    assert (reply.status_code, reply.content) == (200, b"<abc>")
+    assert reply.headers["content-type"] == "application/protobuf"
+
+
+@pytest.mark.filterwarnings("ignore:No path_separator")  # Flower's own configuration of alembic
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """What a request did before it failed is undone, so that it can be done again."""
+    from flwr.server.superlink.linkstate import LinkStateFactory
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.superlink.federation import NoOpFederationManager
+
+    database = str(tmp_path / "state.db")
+    store = ObjectStoreFactory(database)
+    state = LinkStateFactory(database, NoOpFederationManager(), store).state()
+    assert isinstance(state, SqlLinkState)
+    with pytest.raises(RuntimeError), state.session():
+        state.create_node("aid", "name", b"key", 10)
+        assert state.get_node_id_by_public_key(b"key") is not None
+        raise RuntimeError
+    assert state.get_node_id_by_public_key(b"key") is None
