@@ -22,6 +22,7 @@ from deployment.processes import free_ports
 from protocol.config import load_study
 from protocol.documents import digest
 from server.run_state import State, read
+from sim.secret import write_public_secret
 
 __all__ = [
     "Unit",
@@ -40,6 +41,8 @@ Wrap = Callable[[list[str]], list[str]]
 def write_table_hospital(site: Path, seed: int, num_patients: int = 60) -> Path:
     """Write a hospital of patients with two covariates, a time and an event."""
     site.mkdir(parents=True)
+    # Keys decide the folds: the same hospital elsewhere is to give the same weights.
+    write_public_secret(site, seed)
     rng = np.random.default_rng(seed)
     age, fibrosis = rng.normal(60, 10, num_patients), rng.normal(0, 1, num_patients)
     time_m = rng.exponential(40 * np.exp(-0.05 * (age - 60) - 0.8 * fibrosis))

@@ -36,7 +36,7 @@ from protocol.refusal import Refusal
 __all__ = ["Answer", "Gatekeeper"]
 
 # The SuperNode tells of what arrives (`client.node.arrivals`); this is for what it did not tell.
-LOOK_S = 5.0
+LOOK_S = 30.0
 ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 # Taken up, lest one of another kind stay at the node for ever; answered by the app, or refused.
 KINDS = (TaskType.CLIENT_APP, TaskType.AGENT_APP)

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from client.node.arrivals import teller
-from client.node.pulling import soon, whole_or_not_at_all
+from client.node.pulling import Turns, soon
 
 __all__ = ["Pauses", "main"]
 
@@ -61,7 +61,8 @@ def main() -> None:
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     loop.time = Pauses()
     soon()
-    loop._pull_and_store_message = whole_or_not_at_all(loop._pull_and_store_message, teller())
+    turns = Turns(loop._pull_and_store_message, loop._push_messages, teller())
+    loop._pull_and_store_message, loop._push_messages = turns.pull, turns.push
     import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
 
 
