@@ -92,12 +92,12 @@ def plan(num_kills: int, seed: int) -> list[list[Kill]]:
     return runs
 
 
-def write_study(path: Path, num_rounds: int) -> Path:
+def write_study(path: Path, num_rounds: int, names: Sequence[str]) -> Path:
     """Write a study of tables whose round takes about a second of training."""
     study = {
         "name": "chaos",
         "seed": 5,
-        "hospitals": {"train": list(NAMES)},
+        "hospitals": {"train": list(names)},
         "stages": ["survey", "prognosis"],
         "rounds": {"deadline_s": 300.0, "join_s": 300.0},
         "prognosis": {
@@ -138,10 +138,16 @@ def strike(kill: Kill, server: Unit, hospitals: Sequence[Unit]) -> bool:
     return bool(victims)
 
 
-def one_run(root: Path, kills: Sequence[Kill], num_rounds: int, round_s: float) -> Outcome:
+def one_run(
+    root: Path,
+    kills: Sequence[Kill],
+    num_rounds: int,
+    round_s: float,
+    names: Sequence[str] = NAMES,
+) -> Outcome:
     """Run the study once, strike as planned, and compare with nobody struck."""
-    sites = [write_table_hospital(root / name, seed) for seed, name in enumerate(NAMES)]
-    study = write_study(root / "study.yaml", num_rounds)
+    sites = [write_table_hospital(root / name, seed) for seed, name in enumerate(names)]
+    study = write_study(root / "study.yaml", num_rounds, names)
     start, struck = time.monotonic(), []
     with consortium(root / "run", sites, study, settings={"resumes_per_hour": 1000}) as (
         centre,
@@ -166,7 +172,9 @@ def one_run(root: Path, kills: Sequence[Kill], num_rounds: int, round_s: float) 
         state = finished(run)
         seconds = time.monotonic() - start
         assert state is not None
-        same = state.state == "finished" and fingerprint(run) == undisturbed(root, num_rounds)
+        same = state.state == "finished" and fingerprint(run) == undisturbed(
+            root, num_rounds, names
+        )
         excluded = sorted({site for entry in history(run) for site in entry["excluded"]})
         return Outcome(struck, state.state, state.attempts, seconds, same, excluded)
 
@@ -178,11 +186,11 @@ def history(run: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def undisturbed(root: Path, num_rounds: int) -> str:
+def undisturbed(root: Path, num_rounds: int, names: Sequence[str]) -> str:
     """Return the hash of the weights of the same study in one process, with nothing in between."""
     folder = root / "undisturbed"
-    sites = [write_table_hospital(folder / name, seed) for seed, name in enumerate(NAMES)]
-    run_local(write_study(folder / "study.yaml", num_rounds), folder / "run", sites)
+    sites = [write_table_hospital(folder / name, seed) for seed, name in enumerate(names)]
+    run_local(write_study(folder / "study.yaml", num_rounds, names), folder / "run", sites)
     return fingerprint(folder / "run")
 
 

@@ -1,8 +1,9 @@
 """Flower's SuperNode with a shorter breath: ``python -m client.node.supernode`` and its own flags.
 
 As it comes it looks for work every 3 s and for a finished reply every 0.5 s, and tells the server
-every 20 s that it lives, so that a restart is refused for up to a minute. None of this is a
-setting, so it is set here, in the modules of the one version that is pinned.
+every 20 s that it lives, so that a restart is refused for up to a minute. When the server was away
+it waits up to 20 s before it tries again. None of this is a setting, so it is set here, in the
+modules of the one version that is pinned.
 """
 
 import time
@@ -19,6 +20,9 @@ __all__ = ["Pauses", "main"]
 HEARTBEAT_S = 10
 LOOK_S = 0.3
 REPLY_S = 0.1
+# The longest rest between two tries to reach a server that is away; Flower's 20 s are as long as a
+# server takes to be back.
+RETRY_S = 4
 # A study's messages follow each other closely; between studies the server is left in peace.
 IDLE_S = 120.0
 
@@ -57,6 +61,7 @@ def main() -> None:
     fleet: Any = import_module("flwr.supernode.fleet_http_connection")
     heartbeat: Any = import_module("flwr.supercore.heartbeat")
     loop: Any = import_module("flwr.supernode.start_client_internal")
+    import_module("flwr.supercore.retry.http_retry").MAX_RETRY_DELAY = RETRY_S
     fleet.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     loop.time = Pauses()

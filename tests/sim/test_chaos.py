@@ -1,25 +1,51 @@
-"""The plan of the kills: every process, and every part of a round.
+"""SIGKILL of everything that a run consists of: it ends by itself, with the same bytes.
 
-The kills themselves take minutes and are in the benchmark; those of the server and of a node are in
-`tests/server/test_kills.py` and `tests/client/node/test_node.py`.
+Six kills, one of each kind, of two hospitals and their server; the benchmark does forty of four.
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from protocol import audit
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+NAMES = ("alder", "birch")
 
 
-def test_the_plan_spreads_its_kills_over_every_part_of_a_round(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def chaos(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import chaos
 
+    return chaos
+
+
+def test_the_plan_spreads_its_kills_over_every_part_of_a_round(chaos: Any) -> None:
     kills = [kill for run in chaos.plan(40, seed=0) for kill in run]
     assert len(kills) == 40
     assert {kill.victim for kill in kills} == set(chaos.VICTIMS)
     moments = sorted(kill.moment for kill in kills)
     assert all(k / 40 <= moment < (k + 1) / 40 for k, moment in enumerate(moments))
     assert kills == [kill for run in chaos.plan(40, seed=0) for kill in run]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_six_kills_change_nothing(chaos: Any, tmp_path: Path) -> None:
+    kills = [
+        chaos.Kill(victim, number % len(NAMES), 1 + number, (number + 0.5) / len(chaos.VICTIMS))
+        for number, victim in enumerate(chaos.VICTIMS)
+    ]
+    done = chaos.one_run(tmp_path, kills, num_rounds=8, round_s=1.0, names=NAMES)
+    assert (done.state, done.identical, done.excluded) == ("finished", True, [])
+    assert [kill["hit"] for kill in done.kills] == [True] * 6
+    centre = tmp_path / "run" / "centre"
+    approvals = json.loads((centre / "runs" / "chaos-1" / "approvals.json").read_text())
+    assert approvals == dict.fromkeys(NAMES, "approved")
+    lines = list(audit.read(centre / "audit.jsonl"))
+    killed = {line["detail"]["what"] for line in lines if line["event"] == "killed"}
+    assert {"server app", "superlink"} <= killed
+    assert "restarted" in [line["event"] for line in lines]

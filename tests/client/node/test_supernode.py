@@ -34,6 +34,8 @@ def test_rests_are_short_while_a_study_runs_and_long_between_studies() -> None:
         ("flwr.supercore.heartbeat", "HEARTBEAT_DEFAULT_INTERVAL"),
         ("flwr.supernode.start_client_internal", "time"),
         ("flwr.supernode.start_client_internal", "_pull_and_store_message"),
+        ("flwr.supernode.start_client_internal", "_push_messages"),
+        ("flwr.supercore.retry.http_retry", "MAX_RETRY_DELAY"),
     ],
 )
 def test_what_is_set_in_flower_is_there_to_be_set(module: str, name: str) -> None:
