@@ -61,7 +61,8 @@ def main() -> None:
     fleet: Any = import_module("flwr.supernode.fleet_http_connection")
     heartbeat: Any = import_module("flwr.supercore.heartbeat")
     loop: Any = import_module("flwr.supernode.start_client_internal")
-    import_module("flwr.supercore.retry.http_retry").MAX_RETRY_DELAY = RETRY_S
+    retry: Any = import_module("flwr.supercore.retry.http_retry")
+    retry.MAX_RETRY_DELAY = RETRY_S
     fleet.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_S
     loop.time = Pauses()
