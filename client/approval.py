@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flwr.app import ConfigRecord, Message
 
-from client.manifests import find
+from client.manifests import covering
 from client.membership import has_joined, load_welcome
 from deployment.papers import read_manifest
 from protocol.code import code_hash
@@ -52,7 +52,7 @@ def require_approval(site_dir: Path, study_hash: str | None) -> None:
     PaperError
         If its manifest has expired.
     """
-    known = find(site_dir, study_hash) if study_hash else None
+    known = covering(site_dir, study_hash) if study_hash else None
     if known is None:
         raise PolicyError(
             f"This hospital was never shown a manifest of the study {(study_hash or 'none')[:8]}; "

@@ -21,6 +21,7 @@ from deployment.private_files import write_atomic
 from protocol import audit
 from protocol.code import code_hash
 from protocol.config import Study
+from protocol.designs import derived_hashes
 from protocol.errors import ConfigError, PaperError, PolicyError
 from protocol.yaml_files import Frozen, parse
 
@@ -30,6 +31,7 @@ __all__ = [
     "Traffic",
     "audit_log",
     "check_terms",
+    "covering",
     "decide",
     "find",
     "known",
@@ -174,6 +176,18 @@ def find(site_dir: Path, study_hash: str) -> Known | None:
     """Return a study by its whole hash; None where the hospital was not asked."""
     path = _folder(site_dir) / f"{study_hash}.json"
     return _read(path) if path.is_file() else None
+
+
+def covering(site_dir: Path, study_hash: str) -> Known | None:
+    """Return the study whose decision holds for this one: itself, or that whose design made it.
+
+    Which studies a design is made of follows from the study that was shown; it is worked out here.
+    """
+    exact = find(site_dir, study_hash)
+    if exact is not None:
+        return exact
+    made = (each for each in known(site_dir) if study_hash in derived_hashes(each.study))
+    return next(made, None)
 
 
 def decide(site_dir: Path, digits: str, decision: Decision) -> Known:

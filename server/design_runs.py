@@ -5,11 +5,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from protocol.config import Study
+from protocol.designs import derive
 from protocol.errors import QuorumError, TrainingError
 from protocol.validation_config import Design
 from server.centre import Centre
 from server.design_results import DesignResults, DesignRun
-from server.designs import derive
 from server.findings import Findings, config_sha256
 from server.judgements import Overlap, Ranking
 from server.optimism import correct_optimism

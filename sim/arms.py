@@ -13,7 +13,7 @@ import yaml
 
 from protocol.compression_config import Compression
 from protocol.config import Hospitals, Study
-from server.designs import sections_alone
+from protocol.designs import sections_alone
 from sim.pooled import make_pooled
 
 __all__ = ["Arm", "Comparator", "make_arms"]

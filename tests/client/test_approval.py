@@ -21,6 +21,7 @@ from deployment.papers import make_manifest, make_welcome
 from protocol import audit
 from protocol.code import code_hash
 from protocol.config import Study
+from protocol.designs import derive
 from protocol.documents import digest, encode
 from protocol.errors import ConfigError
 from protocol.manifest_message import MANIFEST, pack
@@ -340,3 +341,21 @@ def test_hash_must_name_one_study(hospital: Hospital, digits: str) -> None:
     hospital.approve()
     with pytest.raises(ConfigError, match="give at least 8 digits"):
         decide(hospital.directory, digits, "approved")
+
+
+def test_an_approval_covers_the_studies_of_the_studys_own_designs(hospital: Hospital) -> None:
+    study = _study(
+        stages=["survey", "prognosis", "validate"],
+        validate={"designs": ["leave-one-hospital-out"]},
+    )
+    derived = derive(study, "leave-one-hospital-out")
+    assert hospital.decision(_manifest(study)) == "waiting"
+    assert "waiting" in hospital.refusal("query.survey", _survey(derived["beta"])).sentence
+    decide(hospital.directory, digest(_document(study)), "approved")
+    assert not hospital.ask("query.survey", _survey(derived["beta"])).has_error()
+    # What is not of them was not approved: another design, or the same with one thing changed.
+    for other in (
+        derive(study, "hospital-matrix")["alpha"],
+        derived["beta"].model_copy(update={"seed": 2}),
+    ):
+        assert "never shown" in hospital.refusal("query.survey", _survey(other)).sentence

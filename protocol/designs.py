@@ -8,12 +8,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 from protocol.config import Hospitals, Segmentation, Sorting, Stage, Study
+from protocol.documents import digest
 from protocol.errors import ConfigError
 from protocol.survival_config import COX_WEIGHTS, Prognosis, Regression
 from protocol.training_config import Strategy
 from protocol.validation_config import Design
 
-__all__ = ["derive", "sections_alone"]
+__all__ = ["derive", "derived_hashes", "sections_alone"]
 
 MAX_NAME = 64
 TAGS = {"leave-one-hospital-out": "loho", "hospital-matrix": "at"}
@@ -48,6 +49,18 @@ def derive(study: Study, design: Design) -> dict[str, Study]:
             f"{len(train)}; name more, or judge at an external hospital."
         )
     return {name: _derived(study, design, name) for name in train}
+
+
+def derived_hashes(study: Study) -> frozenset[str]:
+    """Return the hashes of the studies that a study's own designs run: who permits it permits them.
+
+    None where the designs cannot be made of its hospitals.
+    """
+    studies: list[Study] = []
+    for design in study.validate_.designs:
+        if design in ROLES and len(study.hospitals.train) > 1:
+            studies += derive(study, design).values()
+    return frozenset(digest(each.model_dump(mode="json", by_alias=True)) for each in studies)
 
 
 def _left_out(hospitals: Hospitals, name: str) -> Hospitals:

@@ -3,9 +3,9 @@
 import pytest
 
 from protocol.config import Study
+from protocol.designs import derive
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse
-from server.designs import derive
 
 
 def study(train: list[str], external: tuple[str, ...] = (), **changes: object) -> Study:
