@@ -20,10 +20,12 @@ from pathlib import Path
 import yaml
 from consortium import consortium, finished, wait_for, write_table_hospital
 
+from deployment.certificates import new_key
 from deployment.control import Control
-from deployment.credentials import make_credentials
-from deployment.flower import HOST, program, variables
+from deployment.flower import HOST, ONE_AT_A_TIME, program, variables
+from deployment.node_keys import public_pem, write_node_key
 from deployment.processes import Processes, free_ports, processes
+from server.consortium import Consortium, Settings, create
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
 WIDTH = 1120
@@ -127,23 +129,24 @@ def stock(root: Path, num_rounds: int) -> list[float]:
     app.mkdir(parents=True)
     (app / "pyproject.toml").write_text(STOCK_PROJECT)
     (app / "stock.py").write_text(STOCK_APP)
-    keys = make_credentials(root / "keys", len(NAMES), now=datetime.now(UTC).replace(microsecond=0))
     own, *ports = free_ports(1 + len(NAMES))
     address = f"{HOST}:{own}"
+    settings = Settings(name="stock", address=address, listen=HOST)
+    consortium = create(root / "keys", settings, now=datetime.now(UTC))
     times = root / "times.json"
     with processes(root / "logs") as running:
-        _start_stock_superlink(running, root, keys, address)
-        with Control(address, keys.authority, running.check) as control:
+        _start_stock_superlink(running, root, consortium)
+        with Control(address, consortium.authority, running.check) as control:
             control.wait_until_up(PATIENCE_S)
-            for number, (key, port) in enumerate(zip(keys.sites, ports, strict=True)):
-                control.register(key.public_pem, f"site-{number}")
+            for name, port in zip(NAMES, ports, strict=True):
+                key = new_key()
+                control.register(public_pem(key), name)
                 command = [program("flower-supernode"), "--superlink", address]
-                command += ["--root-certificates", str(keys.authority)]
-                command += ["--auth-supernode-private-key", str(key.private)]
+                command += ["--root-certificates", str(consortium.authority)]
+                file = write_node_key(root / f"{name}.key", key)
+                command += ["--auth-supernode-private-key", str(file)]
                 command += ["--host", HOST, "--port", str(port)]
-                home = variables(root / f"site-{number}")
-                del home["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"]
-                running.start(f"site-{number}", command, variables=home, cwd=root)
+                running.start(name, command, variables=_plain(root / name), cwd=root)
             control.wait_for_nodes(len(NAMES), PATIENCE_S)
             run = control.submit(app, {"num-rounds": num_rounds, "times-file": str(times)})
             control.wait_for_run(run, PATIENCE_S, root / "stock.log")
@@ -151,16 +154,21 @@ def stock(root: Path, num_rounds: int) -> list[float]:
     return [b - a for a, b in zip(moments[::2], moments[1::2], strict=True)][1:]
 
 
-def _start_stock_superlink(running: Processes, root: Path, keys: object, address: str) -> None:
-    host, port = address.split(":")
+def _plain(home: Path) -> dict[str, str]:
+    """Return the environment of a program of Flower's, with what we set for ours left out."""
+    without = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL", *ONE_AT_A_TIME}
+    return {name: value for name, value in variables(home).items() if name not in without}
+
+
+def _start_stock_superlink(running: Processes, root: Path, consortium: Consortium) -> None:
+    host, port = consortium.settings.address.split(":")
     command = [program("flower-superlink"), "--host", host, "--port", port]
-    command += ["--ssl-ca-certfile", str(keys.authority), "--ssl-certfile", str(keys.certificate)]
-    command += ["--ssl-keyfile", str(keys.key), "--enable-supernode-auth"]
+    command += ["--ssl-ca-certfile", str(consortium.authority)]
+    command += ["--ssl-certfile", str(consortium.certificate)]
+    command += ["--ssl-keyfile", str(consortium.certificate_key), "--enable-supernode-auth"]
     # With it Flower would download an environment of its own for the app.
     command += ["--disable-runtime-dependency-installation"]
-    home = variables(root / "server")
-    del home["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"]
-    running.start("server", command, variables=home, cwd=root)
+    running.start("server", command, variables=_plain(root / "server"), cwd=root)
 
 
 def main() -> None:

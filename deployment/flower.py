@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "HOST",
+    "ONE_AT_A_TIME",
     "QUIET",
     "environment",
     "first_line",
