@@ -4,17 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from client.check import Report, examine
-from client.check_page import write_page
-from client.cohort import Patient, load_cohort
-from client.intake.dropped import DroppedTags
 from client.node_cli import (
     approve_command,
     decline_command,
@@ -27,7 +23,6 @@ from client.node_cli import (
 from client.pacs_cli import fetch_command
 from client.policy import held_to, load_policy
 from client.privacy_cli import plan_privacy_command, spent_command
-from client.quality import QualityLimits
 from client.record_cli import sbom_command, verify_command
 from client.secure_identity import own_fingerprint
 from client.sentences import errors, sentences
@@ -36,6 +31,12 @@ from deployment.logs import configure
 from protocol.config import Preprocessing, load_study
 from protocol.errors import ConfigError
 from protocol.yaml_files import parse
+
+if TYPE_CHECKING:
+    from client.check import Report
+    from client.cohort import Patient
+    from client.intake.dropped import DroppedTags
+    from client.quality import QualityLimits
 
 __all__ = ["app", "main"]
 
@@ -72,6 +73,10 @@ def check(
 
     Exit code 0 if the hospital could train a stage, else 1.
     """
+    # Here, as what reads images takes a second to load, which every other command would wait for.
+    from client.check import examine
+    from client.cohort import load_cohort
+
     with sentences():
         base = load_study(study).preprocessing if study else Preprocessing()
         given = {"spacing_mm": spacing, "crop_px": crop}
@@ -189,8 +194,10 @@ def _reading(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _write_page(
-    path: Path, report: Report, patients: Sequence[Patient], limits: QualityLimits
+    path: Path, report: "Report", patients: "Sequence[Patient]", limits: "QualityLimits"
 ) -> None:
+    from client.check_page import write_page
+
     try:
         write_page(path, report, patients, limits)
     except OSError as error:
@@ -201,7 +208,7 @@ def _write_page(
     console.print(f"page: {path}; it shows patients and is for this hospital only")
 
 
-def _tables(report: Report) -> Iterator[Table]:
+def _tables(report: "Report") -> Iterator[Table]:
     yield _pairs(f"{report.site}: patients", _patients(report))
     if report.refused:
         table = Table("what", "why", "count", title="Not used, or mended")
@@ -216,7 +223,7 @@ def _tables(report: Report) -> Iterator[Table]:
     yield _pairs("What a study would learn", report.leaves)
 
 
-def _patients(report: Report) -> dict[str, str]:
+def _patients(report: "Report") -> dict[str, str]:
     def counts(by: Mapping[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in by.items())
 
@@ -239,7 +246,7 @@ def _patients(report: Report) -> dict[str, str]:
     }
 
 
-def _dropped(dropped: DroppedTags) -> Table:
+def _dropped(dropped: "DroppedTags") -> Table:
     told = {name: str(count) for name, count in dropped.by_name.items()}
     told |= {"private groups": str(dropped.private_groups)}
     told |= {"files with private elements": str(dropped.with_private)}
