@@ -6,14 +6,17 @@ whoever finds the database busy sleeps and looks again. Here a request is read w
 thread, and answered by Flower's own checks and functions within one transaction.
 
 Whatever goes wrong in it undoes that transaction, and the request goes the long way, which does it
-again and words the refusal: so nothing is accepted here that is refused there. What is used of flwr
-is not public; it is pinned to one version.
+again and words the refusal: so nothing is accepted here that is refused there.
+
+Who asks for messages and there are none is kept waiting for one, for a moment: it comes to him at
+once, and he asks a tenth as often. What is used of flwr is not public; it is pinned to one version.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -63,6 +66,11 @@ OF_TASKS: Mapping[str, Callable[[Any, SqlLinkState, Any], Any]] = {
 # The database has one writer; a second thread reads and checks meanwhile.
 NUM_THREADS = 2
 EXPIRY_LOOK_S = 1.0
+# How long who asks for messages is kept waiting: a node, which has nothing else to do, and the
+# server app, which has deadlines to watch.
+HOLD_NODE_S, HOLD_TASK_S = 2.0, 0.5
+# The server app's place among the doorbells; node ids are not 0.
+TASKS = 0
 
 
 def spare_the_database() -> None:
@@ -107,7 +115,24 @@ def shortened(app: Any) -> App:
     app : FastAPI
         The SuperLink. Requests to it are read whole: whoever calls this has bounded them.
     """
-    threads = anyio.CapacityLimiter(NUM_THREADS)
+    threads, bells = anyio.CapacityLimiter(NUM_THREADS), _Doorbells()
+
+    async def short(scope: Event, body: bytes) -> bytes:
+        path = str(scope["path"])
+        asked = PROTOBUF_REQUEST_TYPES["POST", path]()
+        asked.ParseFromString(body)
+        whom, hold_s = _waits(path, asked)
+        bell = bells.at(whom) if hold_s else None
+        answer = await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+        if bell is not None and not answer.messages_list:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(hold_s):
+                    await bell.wait()
+                answer = await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+        for each in _rings_for(path, asked):
+            bells.ring(each)
+        content: bytes = answer.SerializeToString()
+        return content
 
     async def answer(scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,7 +143,7 @@ def shortened(app: Any) -> App:
             return
         if _is_short(scope):
             try:
-                content = await anyio.to_thread.run_sync(_answer, app, scope, body, limiter=threads)
+                content = await short(scope, body)
             except Exception:  # noqa: BLE001, S110 - the long way finds the same, and says it
                 pass
             else:
@@ -129,6 +154,37 @@ def shortened(app: Any) -> App:
     return answer
 
 
+class _Doorbells:
+    """One for each who waits for messages."""
+
+    def __init__(self) -> None:
+        self._bells: dict[int, asyncio.Event] = {}
+
+    def at(self, whom: int) -> asyncio.Event:
+        """Return what will be set when there is something for him from now on."""
+        return self._bells.setdefault(whom, asyncio.Event())
+
+    def ring(self, whom: int) -> None:
+        """Say that there is something for him."""
+        bell = self._bells.pop(whom, None)
+        if bell is not None:
+            bell.set()
+
+
+def _waits(path: str, asked: Any) -> tuple[int, float]:
+    """Return who asks for messages, and how long he may be kept waiting; 0 s for other requests."""
+    if path == f"{FLEET}pull-messages":
+        return int(asked.node.node_id), HOLD_NODE_S
+    return TASKS, HOLD_TASK_S if path == f"{RUNTIME}pull-messages" else 0.0
+
+
+def _rings_for(path: str, asked: Any) -> list[int]:
+    """Return for whom there is something now."""
+    if path == f"{RUNTIME}push-messages":
+        return [int(message.metadata.dst_node_id) for message in asked.messages_list]
+    return [TASKS] if path == f"{FLEET}push-messages" else []
+
+
 def _is_short(scope: Event) -> bool:
     path = str(scope["path"])
     return scope["method"] == "POST" and (
@@ -137,22 +193,17 @@ def _is_short(scope: Event) -> bool:
     )
 
 
-def _answer(app: Any, scope: Event, body: bytes) -> bytes:
+def _answer(app: Any, scope: Event, asked: Any) -> Any:
     path = str(scope["path"])
-    asked = PROTOBUF_REQUEST_TYPES["POST", path]()
-    asked.ParseFromString(body)
     request = Request({**scope, "app": app, "state": {"protobuf_request": asked}})
     state = app.state.linkstate_factory.state()
     # A transaction within this one is a part of it.
     with state.session():
         if path.startswith(FLEET):
             authenticate_node(request)
-            answer = OF_NODES[path.removeprefix(FLEET)](asked, state)
-        else:
-            task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
-            answer = OF_TASKS[path.removeprefix(RUNTIME)](asked, state, task)
-    content: bytes = answer.SerializeToString()
-    return content
+            return OF_NODES[path.removeprefix(FLEET)](asked, state)
+        task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
+        return OF_TASKS[path.removeprefix(RUNTIME)](asked, state, task)
 
 
 async def _send(send: Send, content: bytes) -> None:

@@ -7,7 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.message_pb2 import Message as FlowerMessage
+from flwr.proto.message_pb2 import Metadata, PullObjectResponse
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
@@ -62,10 +66,52 @@ def test_what_fails_on_the_short_way_goes_the_long_way_with_the_same_body() -> N
 
 
 def test_what_succeeds_is_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortcut, "_answer", lambda app, scope, body: b"<" + body + b">")
-    reply = ask(shortened(long_way), PULL, b"abc")
-    assert (reply.status_code, reply.content) == (200, b"<abc>")
+    monkeypatch.setattr(shortcut, "_answer", lambda *_: PullObjectResponse(object_content=b"abc"))
+    reply = ask(shortened(long_way), "/v1/fleet/pull-object", b"")
+    assert reply.status_code == 200
+    assert PullObjectResponse.FromString(reply.content).object_content == b"abc"
     assert reply.headers["content-type"] == "application/protobuf"
+
+
+class _Superlink:
+    """Messages by node, as requests on the short way put and take them."""
+
+    def __init__(self) -> None:
+        self.waiting: list[int] = []
+
+    def answer(self, _: Any, scope: Any, asked: Any) -> Any:
+        if scope["path"] != PULL:
+            self.waiting += [message.metadata.dst_node_id for message in asked.messages_list]
+            return PushAppMessagesResponse()
+        found = [FlowerMessage() for node in self.waiting if node == asked.node.node_id]
+        self.waiting = [node for node in self.waiting if node != asked.node.node_id]
+        return PullMessagesResponse(messages_list=found)
+
+
+def test_who_asks_for_messages_is_kept_waiting_until_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shortcut, "_answer", _Superlink().answer)
+    monkeypatch.setattr(shortcut, "HOLD_NODE_S", 0.3)
+
+    async def story() -> tuple[int, int, bool]:
+        transport = httpx.ASGITransport(app=shortened(long_way))
+        async with httpx.AsyncClient(transport=transport, base_url="https://a") as client:
+
+            async def pull(node: int) -> int:
+                body = PullMessagesRequest(node=Node(node_id=node)).SerializeToString()
+                reply = await client.post(PULL, content=body)
+                return len(PullMessagesResponse.FromString(reply.content).messages_list)
+
+            other, own = asyncio.create_task(pull(1)), asyncio.create_task(pull(2))
+            await asyncio.sleep(0.1)
+            waited = not own.done()
+            message = FlowerMessage(metadata=Metadata(dst_node_id=2))
+            pushed = PushAppMessagesRequest(messages_list=[message]).SerializeToString()
+            await client.post("/v1/runtime/push-messages", content=pushed)
+            return await other, await own, waited
+
+    assert asyncio.run(story()) == (0, 1, True)
 
 
 @pytest.mark.filterwarnings("ignore:No path_separator")  # Flower's own configuration of alembic
