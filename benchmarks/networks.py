@@ -114,6 +114,8 @@ def measure(root: Path, links: Sequence[Link], given: argparse.Namespace) -> boo
         needed = rounds_in * model
         again = link.bytes_up / needed - 1 if needed else float("nan")
         print(f"{name}: {link.bytes_up / 1e6:.2f} MB up in {rounds_in} rounds, {again:+.1%} on top")
+        if name == CUT:
+            good = good and again <= RESENT
     return good
 
 
