@@ -186,8 +186,9 @@ def covering(site_dir: Path, study_hash: str) -> Known | None:
     exact = find(site_dir, study_hash)
     if exact is not None:
         return exact
-    made = (each for each in known(site_dir) if study_hash in derived_hashes(each.study))
-    return next(made, None)
+    made = [each for each in known(site_dir) if study_hash in derived_hashes(each.study)]
+    # Two studies may differ in nothing that their designs' studies have: one approval is enough.
+    return max(made, key=lambda each: (each.decision == "approved", each.serial), default=None)
 
 
 def decide(site_dir: Path, digits: str, decision: Decision) -> Known:

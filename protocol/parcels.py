@@ -154,12 +154,16 @@ def unpack(records: RecordDict, max_bytes: int = MAX_BYTES) -> RecordDict:
     PayloadError
         If these are no parcels, or do not make records.
     """
-    pieces = []
+    pieces, size = [], 0
     for i in range(len(records)):
         record = records.get(_name(i))
         piece = record.get(KEY) if isinstance(record, ConfigRecord) else None
         if not isinstance(piece, bytes):
             raise PayloadError("A message's parcels are not complete; it is not used.")
+        # Before they are joined: equal pieces travel once, so few bytes can stand for many.
+        size += len(piece)
+        if size > max_bytes:
+            raise PayloadError(f"A message has more than {max_bytes} bytes; send less.")
         pieces.append(piece)
     found = assemble(parts_in(io.BytesIO(b"".join(pieces)).read), max_bytes)
     if not isinstance(found, RecordDict):

@@ -8,13 +8,12 @@ thread, and answered by Flower's own checks and functions within one transaction
 Whatever goes wrong in it undoes that transaction, and the request goes the long way, which does it
 again and words the refusal: so nothing is accepted here that is refused there.
 
-Who asks for messages and there are none is kept waiting for one, for a moment: it comes to him at
-once, and he asks a tenth as often. What is used of flwr is not public; it is pinned to one version.
+A node that asks for a message while there is none is kept waiting for one, for a moment: it comes
+at once, and the node asks a tenth as often. What is used of flwr is not public; it is pinned to one
+version.
 """
 
 import asyncio
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,14 +25,14 @@ from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.dependencies.task import authenticate_task
 from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
 from flwr.supercore.servicer.runtime import runtime_handlers as task_handlers
-from flwr.supercore.sql_mixin import SqlMixin
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-__all__ = ["shortened", "spare_the_database"]
+from server.superlink_state import give_again
+
+__all__ = ["shortened"]
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -42,10 +41,11 @@ App = Callable[[Event, Receive, Send], Awaitable[None]]
 Handler = Callable[[Any, SqlLinkState], Any]
 
 FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
+PULL = f"{FLEET}pull-messages"
 # What hospitals ask in every round; the node has been authenticated before.
 OF_NODES: Mapping[str, Handler] = {
     "send-node-heartbeat": lambda asked, state: fleet.send_node_heartbeat(asked, state),
-    "pull-messages": lambda asked, state: fleet.pull_messages(asked, state, state.object_store),
+    "pull-messages": lambda asked, state: _messages(asked, state),
     "pull-object": lambda asked, state: fleet.pull_object(asked, state),
     "confirm-message-received": lambda asked, state: fleet.confirm_message_received(
         asked, state, state.object_store
@@ -65,46 +65,8 @@ OF_TASKS: Mapping[str, Callable[[Any, SqlLinkState, Any], Any]] = {
 }
 # The database has one writer; a second thread reads and checks meanwhile.
 NUM_THREADS = 2
-EXPIRY_LOOK_S = 1.0
-# How long who asks for messages is kept waiting: a node, which has nothing else to do, and the
-# server app, which has deadlines to watch.
-HOLD_NODE_S, HOLD_TASK_S = 2.0, 0.5
-# The server app's place among the doorbells; node ids are not 0.
-TASKS = 0
-
-
-def spare_the_database() -> None:
-    """Let this process do less in its database, and one thing at a time.
-
-    Threads take turns, instead of finding it busy. What Flower writes in every request, but nobody
-    reads (a run's traffic; we count our own), is not written; and tasks that have not been heard of
-    are looked for once a second, instead of in every request.
-    """
-    _take_turns()
-    SqlLinkState.store_traffic = lambda *_, **__: None
-    look = SqlLinkState._cleanup_expired_task_tokens
-    looked_at = -EXPIRY_LOOK_S
-
-    def look_now_and_then(self: SqlLinkState) -> None:
-        nonlocal looked_at
-        now = time.monotonic()
-        if now >= looked_at + EXPIRY_LOOK_S:
-            looked_at = now
-            look(self)
-
-    SqlLinkState._cleanup_expired_task_tokens = look_now_and_then
-
-
-def _take_turns() -> None:
-    turn = threading.RLock()
-    session = SqlMixin.session
-
-    @contextmanager
-    def session_in_turn(self: SqlMixin) -> Iterator[Session]:
-        with turn, session(self) as opened:
-            yield opened
-
-    SqlMixin.session = session_in_turn
+# How long a node that asks for a message is kept waiting.
+HOLD_S = 2.0
 
 
 def shortened(app: Any) -> App:
@@ -121,18 +83,24 @@ def shortened(app: Any) -> App:
         path = str(scope["path"])
         asked = PROTOBUF_REQUEST_TYPES["POST", path]()
         asked.ParseFromString(body)
-        whom, hold_s = _waits(path, asked)
-        bell = bells.at(whom) if hold_s else None
-        answer = await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
-        if bell is not None and not answer.messages_list:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(hold_s):
-                    await bell.wait()
-                answer = await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
-        for each in _rings_for(path, asked):
-            bells.ring(each)
+        answer = await answered(scope, asked)
+        for message in asked.messages_list if path == f"{RUNTIME}push-messages" else ():
+            bells.ring(message.metadata.dst_node_id)
         content: bytes = answer.SerializeToString()
         return content
+
+    async def answered(scope: Event, asked: Any) -> Any:
+        if scope["path"] != PULL:
+            return await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+        # Listened for before it is looked for, so that nothing comes in between unheard.
+        with bells.listening(asked.node.node_id) as bell:
+            answer = await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+            if answer.messages_list:
+                return answer
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_S):
+                    await bell.wait()
+        return await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
 
     async def answer(scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -155,34 +123,30 @@ def shortened(app: Any) -> App:
 
 
 class _Doorbells:
-    """One for each who waits for messages."""
+    """One for each node that waits for messages, as long as it waits."""
 
     def __init__(self) -> None:
-        self._bells: dict[int, asyncio.Event] = {}
+        self._bells: dict[int, tuple[asyncio.Event, int]] = {}
 
-    def at(self, whom: int) -> asyncio.Event:
-        """Return what will be set when there is something for him from now on."""
-        return self._bells.setdefault(whom, asyncio.Event())
+    @contextmanager
+    def listening(self, node: int) -> Iterator[asyncio.Event]:
+        """Yield what will be set when there is something for the node."""
+        bell, listeners = self._bells.get(node, (asyncio.Event(), 0))
+        self._bells[node] = bell, listeners + 1
+        try:
+            yield bell
+        finally:
+            now, listeners = self._bells.get(node, (bell, 1))
+            if now is bell and listeners > 1:
+                self._bells[node] = bell, listeners - 1
+            elif now is bell:
+                self._bells.pop(node, None)
 
-    def ring(self, whom: int) -> None:
-        """Say that there is something for him."""
-        bell = self._bells.pop(whom, None)
+    def ring(self, node: int) -> None:
+        """Say that there is something for the node."""
+        bell, _ = self._bells.pop(node, (None, 0))
         if bell is not None:
             bell.set()
-
-
-def _waits(path: str, asked: Any) -> tuple[int, float]:
-    """Return who asks for messages, and how long he may be kept waiting; 0 s for other requests."""
-    if path == f"{FLEET}pull-messages":
-        return int(asked.node.node_id), HOLD_NODE_S
-    return TASKS, HOLD_TASK_S if path == f"{RUNTIME}pull-messages" else 0.0
-
-
-def _rings_for(path: str, asked: Any) -> list[int]:
-    """Return for whom there is something now."""
-    if path == f"{RUNTIME}push-messages":
-        return [int(message.metadata.dst_node_id) for message in asked.messages_list]
-    return [TASKS] if path == f"{FLEET}push-messages" else []
 
 
 def _is_short(scope: Event) -> bool:
@@ -197,13 +161,27 @@ def _answer(app: Any, scope: Event, asked: Any) -> Any:
     path = str(scope["path"])
     request = Request({**scope, "app": app, "state": {"protobuf_request": asked}})
     state = app.state.linkstate_factory.state()
+    # In a transaction of its own: what it finds is to stay, whatever becomes of the request.
+    state._cleanup_expired_task_tokens()
     # A transaction within this one is a part of it.
     with state.session():
         if path.startswith(FLEET):
             authenticate_node(request)
-            return OF_NODES[path.removeprefix(FLEET)](asked, state)
-        task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
-        return OF_TASKS[path.removeprefix(RUNTIME)](asked, state, task)
+            answer = OF_NODES[path.removeprefix(FLEET)](asked, state)
+        else:
+            task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
+            answer = OF_TASKS[path.removeprefix(RUNTIME)](asked, state, task)
+        if path.endswith("/push-object") and not answer.stored:
+            # Flower swallows here what went wrong, and relies on its own transaction being undone.
+            raise ValueError("an object was not stored")
+    return answer
+
+
+def _messages(asked: Any, state: SqlLinkState) -> Any:
+    answer = fleet.pull_messages(asked, state, state.object_store)
+    if not answer.messages_list and give_again(state, asked.node.node_id):
+        answer = fleet.pull_messages(asked, state, state.object_store)
+    return answer
 
 
 async def _send(send: Send, content: bytes) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
-from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
@@ -26,7 +25,8 @@ from deployment.flower import HOST
 from server.access_log import AccessLog
 from server.consortium import Consortium, load, split_address
 from server.gates import App, fleet_gate, own_gate
-from server.shortcut import shortened, spare_the_database
+from server.shortcut import shortened
+from server.superlink_state import adapt
 
 __all__ = ["main"]
 
@@ -54,27 +54,9 @@ def main() -> None:
     given = parser.parse_args()
     consortium = load(given.directory)
     secret = given.secret.read_bytes()
-    _let_nodes_come_back()
-    spare_the_database()
+    adapt()
     app = _application(consortium, given.own_port, secret)
     asyncio.run(_serve(consortium, app, given.own_port, token_of(secret)))
-
-
-def _let_nodes_come_back() -> None:
-    """Let a node that is still taken for connected connect again.
-
-    Flower refuses a node that it holds for online, until its lease ends: twice its heartbeat, up to
-    a minute after the node was killed. But whoever activates a node has just proven to have its
-    key, so it is the same node, and the one that was online is gone. Two living nodes with one key
-    would take messages from each other; a hospital's supervisor starts only one.
-    """
-    activate = SqlLinkState.activate_node
-
-    def activate_again(self: SqlLinkState, node_id: int, heartbeat_interval: float) -> bool:
-        self.deactivate_node(node_id)
-        return activate(self, node_id, heartbeat_interval)
-
-    SqlLinkState.activate_node = activate_again
 
 
 def _application(consortium: Consortium, own_port: int, secret: bytes) -> App:

@@ -359,3 +359,17 @@ def test_an_approval_covers_the_studies_of_the_studys_own_designs(hospital: Hosp
         derived["beta"].model_copy(update={"seed": 2}),
     ):
         assert "never shown" in hospital.refusal("query.survey", _survey(other)).sentence
+
+
+def test_one_of_two_studies_with_the_same_derived_ones_being_approved_is_enough(
+    hospital: Hospital,
+) -> None:
+    stages, one = ["survey", "prognosis", "validate"], ["leave-one-hospital-out"]
+    first = _study(stages=stages, validate={"designs": one})
+    second = _study(stages=stages, validate={"designs": [*one, "hospital-matrix"]})
+    assert hospital.decision(_manifest(first)) == "waiting"
+    decide(hospital.directory, digest(_document(first)), "declined")
+    assert hospital.decision(_manifest(second, serial=6)) == "waiting"
+    decide(hospital.directory, digest(_document(second)), "approved")
+    derived = derive(first, "leave-one-hospital-out")["beta"]
+    assert not hospital.ask("query.survey", _survey(derived)).has_error()

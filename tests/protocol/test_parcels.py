@@ -115,3 +115,10 @@ def test_a_question_that_cannot_be_unpacked_is_refused_in_a_sentence() -> None:
     broken = RecordDict({"parcel-00000": ConfigRecord({"bytes": b"\xff" * 16})})
     reply = in_parcels(Message(broken, 7, "query.survey"), lambda _: pytest.fail("it was answered"))
     assert reply.has_error() and "bytes" in reply.error.reason
+
+
+def test_few_bytes_that_stand_for_many_are_refused_before_they_are_joined() -> None:
+    record = ConfigRecord({"bytes": bytes(1000)})
+    many = RecordDict({f"parcel-{i:05d}": record for i in range(1000)})
+    with pytest.raises(PayloadError, match="more than 10000 bytes"):
+        unpack(many, 10_000)

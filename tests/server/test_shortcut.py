@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +11,6 @@ from flwr.proto.message_pb2 import Message as FlowerMessage
 from flwr.proto.message_pb2 import Metadata, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
-from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from server import shortcut
@@ -92,7 +90,7 @@ def test_who_asks_for_messages_is_kept_waiting_until_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shortcut, "_answer", _Superlink().answer)
-    monkeypatch.setattr(shortcut, "HOLD_NODE_S", 0.3)
+    monkeypatch.setattr(shortcut, "HOLD_S", 0.3)
 
     async def story() -> tuple[int, int, bool]:
         transport = httpx.ASGITransport(app=shortened(long_way))
@@ -112,21 +110,3 @@ def test_who_asks_for_messages_is_kept_waiting_until_there_is_one(
             return await other, await own, waited
 
     assert asyncio.run(story()) == (0, 1, True)
-
-
-@pytest.mark.filterwarnings("ignore:No path_separator")  # Flower's own configuration of alembic
-def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """What a request did before it failed is undone, so that it can be done again."""
-    from flwr.server.superlink.linkstate import LinkStateFactory
-    from flwr.supercore.object_store import ObjectStoreFactory
-    from flwr.superlink.federation import NoOpFederationManager
-
-    database = str(tmp_path / "state.db")
-    store = ObjectStoreFactory(database)
-    state = LinkStateFactory(database, NoOpFederationManager(), store).state()
-    assert isinstance(state, SqlLinkState)
-    with pytest.raises(RuntimeError), state.session():
-        state.create_node("aid", "name", b"key", 10)
-        assert state.get_node_id_by_public_key(b"key") is not None
-        raise RuntimeError
-    assert state.get_node_id_by_public_key(b"key") is None

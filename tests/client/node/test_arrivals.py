@@ -14,7 +14,6 @@ def nothing() -> None:
 def test_an_arrival_ends_the_waiting_and_only_once(tmp_path: Path) -> None:
     arrivals = Arrivals(tmp_path / "arrived")
     tell = teller({VARIABLE: str(tmp_path / "arrived")})
-    time.sleep(0.02)
     threading.Timer(0.1, tell).start()
     began = time.monotonic()
     arrivals.wait(60.0, nothing)
@@ -26,7 +25,6 @@ def test_an_arrival_ends_the_waiting_and_only_once(tmp_path: Path) -> None:
 
 def test_what_arrived_before_the_waiting_is_not_waited_for(tmp_path: Path) -> None:
     arrivals = Arrivals(tmp_path / "arrived")
-    time.sleep(0.02)
     teller({VARIABLE: str(tmp_path / "arrived")})()
     arrivals.wait(60.0, lambda: pytest.fail("it waited"))
 
