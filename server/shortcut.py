@@ -6,7 +6,8 @@ whoever finds the database busy sleeps and looks again. Here a request is read w
 thread, and answered by Flower's own checks and functions within one transaction.
 
 Whatever goes wrong in it undoes that transaction, and the request goes the long way, which does it
-again and words the refusal: so nothing is accepted here that is refused there.
+again and words the refusal: so nothing is accepted here that is refused there, but for what is not
+looked at here, the content type and, of the server app on this machine, its version of flwr.
 
 A node that asks for a message while there is none is kept waiting for one, for a moment: it comes
 at once, and the node asks a tenth as often. What is used of flwr is not public; it is pinned to one
@@ -38,20 +39,30 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Event, Receive, Send], Awaitable[None]]
-Handler = Callable[[Any, SqlLinkState], Any]
 
 FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
 PULL = f"{FLEET}pull-messages"
+
+
+def _messages(asked: Any, state: SqlLinkState) -> Any:
+    answer = fleet.pull_messages(asked, state, state.object_store)
+    if not answer.messages_list and give_again(state, asked.node.node_id):
+        answer = fleet.pull_messages(asked, state, state.object_store)
+    return answer
+
+
+def _received(asked: Any, state: SqlLinkState) -> Any:
+    return fleet.confirm_message_received(asked, state, state.object_store)
+
+
 # What hospitals ask in every round; the node has been authenticated before.
-OF_NODES: Mapping[str, Handler] = {
-    "send-node-heartbeat": lambda asked, state: fleet.send_node_heartbeat(asked, state),
-    "pull-messages": lambda asked, state: _messages(asked, state),
-    "pull-object": lambda asked, state: fleet.pull_object(asked, state),
-    "confirm-message-received": lambda asked, state: fleet.confirm_message_received(
-        asked, state, state.object_store
-    ),
-    "push-messages": lambda asked, state: fleet.push_messages(asked, state),
-    "push-object": lambda asked, state: fleet.push_object(asked, state),
+OF_NODES: Mapping[str, Callable[[Any, SqlLinkState], Any]] = {
+    "send-node-heartbeat": fleet.send_node_heartbeat,
+    "pull-messages": _messages,
+    "pull-object": fleet.pull_object,
+    "confirm-message-received": _received,
+    "push-messages": fleet.push_messages,
+    "push-object": fleet.push_object,
 }
 # What the server app asks, with the token of its task.
 OF_TASKS: Mapping[str, Callable[[Any, SqlLinkState, Any], Any]] = {
@@ -75,7 +86,8 @@ def shortened(app: Any) -> App:
     Parameters
     ----------
     app : FastAPI
-        The SuperLink. Requests to it are read whole: whoever calls this has bounded them.
+        The SuperLink. Requests are read whole, as it reads them itself; those of hospitals are
+        bounded before (`server.gates`).
     """
     threads, bells = anyio.CapacityLimiter(NUM_THREADS), _Doorbells()
 
@@ -174,13 +186,6 @@ def _answer(app: Any, scope: Event, asked: Any) -> Any:
         if path.endswith("/push-object") and not answer.stored:
             # Flower swallows here what went wrong, and relies on its own transaction being undone.
             raise ValueError("an object was not stored")
-    return answer
-
-
-def _messages(asked: Any, state: SqlLinkState) -> Any:
-    answer = fleet.pull_messages(asked, state, state.object_store)
-    if not answer.messages_list and give_again(state, asked.node.node_id):
-        answer = fleet.pull_messages(asked, state, state.object_store)
     return answer
 
 
