@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.proto.message_pb2 import Message as FlowerMessage
-from flwr.proto.message_pb2 import Metadata, PullObjectResponse
+from flwr.proto.message_pb2 import Metadata, PullObjectResponse, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
@@ -110,3 +113,47 @@ def test_who_asks_for_messages_is_kept_waiting_until_there_is_one(
             return await other, await own, waited
 
     assert asyncio.run(story()) == (0, 1, True)
+
+
+def test_a_bell_goes_with_its_last_listener() -> None:
+    bells = shortcut._Doorbells()
+    with bells.listening(1) as first, bells.listening(1) as second:
+        assert first is second
+        assert len(bells._bells) == 1
+    assert not bells._bells
+    with bells.listening(1) as bell:
+        bells.ring(1)
+        assert bell.is_set()
+    bells.ring(1)
+    assert not bells._bells
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_transaction_of_an_object_that_was_not_stored_is_undone(
+    stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undone: list[bool] = []
+
+    class State:
+        _cleanup_expired_task_tokens = staticmethod(lambda: None)
+
+        @contextmanager
+        def session(self) -> Iterator[None]:
+            try:
+                yield
+            except ValueError:
+                undone.append(True)
+                raise
+
+    factory = SimpleNamespace(state=State)
+    app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=factory))
+    scope = {"type": "http", "path": "/v1/fleet/push-object", "headers": []}
+    monkeypatch.setattr(shortcut, "authenticate_node", lambda _: None)
+    answer = PushObjectResponse(stored=stored)
+    monkeypatch.setitem(OF_NODES, "push-object", lambda *_: answer)  # type: ignore[arg-type]
+    if stored:
+        assert shortcut._answer(app, scope, None) is answer
+    else:
+        with pytest.raises(ValueError, match="not stored"):
+            shortcut._answer(app, scope, None)
+    assert undone == ([] if stored else [True])
