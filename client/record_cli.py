@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client.recording import audit_log
 from client.sentences import sentences
 from client.site import load_site
-from client.verification import verify_site
 from protocol import audit
 
 __all__ = ["sbom_command", "verify_command"]
@@ -28,6 +26,9 @@ def verify_command(
 
     One line for each, OK or the first thing that is wrong; exit code 1 if anything is.
     """
+    # Here, as it loads Flower, which every other command would wait for.
+    from client.verification import verify_site
+
     with sentences():
         load_site(site_dir)
         checks = list(verify_site(site_dir, head))
@@ -46,6 +47,7 @@ def sbom_command(
     """Write what is installed here as a CycloneDX bill of materials, and note its hash."""
     import hashlib
 
+    from client.recording import audit_log
     from deployment.sbom import write_sbom
 
     with sentences():

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from client.cohort import Patient
+from client.cohort import Patient, load_cohort
 from sim.config import PhantomConfig
 from sim.hospitals import make_hospitals
+from sim.simulation import load_simulation
 
 # The same examples in every run, and no clock: a busy machine must not fail a law.
 settings.register_profile(
@@ -48,6 +50,27 @@ def whole_examinations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sites = [{"name": name, "num_patients": 2, "vendors": {name: 1}} for name in WHOLE]
     config = PhantomConfig.model_validate({"hospitals": sites, "images": images})
     make_hospitals(config, out, seed=7)
+    return out
+
+
+@pytest.fixture(scope="session")
+def quick_hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom hospitals of ``configs/quick.yaml``, their images read once.
+
+    Made by one worker for all of them: copy a hospital before anything is written to it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = shared / "quick-hospitals"
+    with FileLock(f"{out}.lock"):
+        if not out.is_dir():
+            study, simulation = load_simulation(REPOSITORY / "configs" / "quick.yaml")
+            assert simulation.phantom is not None
+            made = shared / "quick-hospitals-being-made"
+            make_hospitals(simulation.phantom, made, study.seed, workers=2)
+            for name in study.hospitals.all:
+                load_cohort(made / name, study.preprocessing)
+            made.rename(out)
     return out
 
 

@@ -74,3 +74,12 @@ def test_a_value_that_cannot_be_a_weight_is_named(value: float, sentence: str, d
 
 def test_the_limit_itself_empty_arrays_and_counters_are_finite() -> None:
     check_finite({"a": np.array([1e9, -1e9]), "b": np.zeros((0, 3)), "c": np.array(7)}, "A")
+
+
+@pytest.mark.parametrize("place", [0, 32_767, 32_768, 69_999])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2e9, -2e9])
+def test_a_bad_value_is_found_wherever_it_is(place: int, value: float) -> None:
+    array = np.zeros((7, 10_000), np.float32)
+    array.flat[place] = value
+    with pytest.raises(PayloadError, match="array 'bad' holds"):
+        check_finite({"bad": array}, "The reply of A")

@@ -35,7 +35,6 @@ from sim.arms import make_arms
 from sim.engines.deployment import run_deployment
 from sim.engines.local import run_local
 from sim.engines.ray import run_ray
-from sim.hospitals import make_hospitals
 from sim.simulation import load_simulation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,11 +42,12 @@ MODELS = ("segment/final.safetensors", "prognosis/final.safetensors")
 
 
 @pytest.fixture(scope="session")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, Path]]:
-    study, simulation = load_simulation(REPOSITORY / "configs" / "quick.yaml")
+def consortium(
+    quick_hospitals: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, dict[str, Path]]:
+    study, _ = load_simulation(REPOSITORY / "configs" / "quick.yaml")
     folder = tmp_path_factory.mktemp("consortium")
-    assert simulation.phantom is not None
-    make_hospitals(simulation.phantom, folder, study.seed, workers=2)
+    shutil.copytree(quick_hospitals, folder, dirs_exist_ok=True)
     return study, {name: folder / name for name in study.hospitals.all}
 
 

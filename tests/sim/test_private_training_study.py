@@ -1,5 +1,6 @@
 """A consortium of phantom hospitals with privacy policies, from DICOM to the report."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import yaml
 from client.policy import site_ledger
 from server.results import load_results
 from sim.engines.local import run_local
-from sim.hospitals import make_hospitals
 from sim.simulation import load_simulation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,10 +29,11 @@ TERMS: dict[str, Any] = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_whole_study_with_policies_ends_with_a_report(tmp_path: Path) -> None:
-    study, simulation = load_simulation(REPOSITORY / "configs" / "quick.yaml")
-    assert simulation.phantom is not None
-    make_hospitals(simulation.phantom, tmp_path / "sites", study.seed, workers=1)
+def test_a_whole_study_with_policies_ends_with_a_report(
+    quick_hospitals: Path, tmp_path: Path
+) -> None:
+    study, _ = load_simulation(REPOSITORY / "configs" / "quick.yaml")
+    shutil.copytree(quick_hospitals, tmp_path / "sites")
     sites = [tmp_path / "sites" / name for name in study.hospitals.all]
     for site in sites:
         (site / "policy.yaml").write_text(yaml.safe_dump({"privacy": TERMS}))

@@ -100,7 +100,8 @@ def test_folding_needs_one_block_and_not_one_model() -> None:
     mean.add(model, 1)
     tracemalloc.start()
     try:
-        mean.add(model, 1)
+        for _ in range(4):
+            mean.add(model, 1)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -126,7 +127,8 @@ def test_the_number_of_threads_is_irrelevant_to_the_bit(
     monkeypatch.setattr(streaming, "BLOCK", 300)
     monkeypatch.setattr(streaming, "MAX_THREADS", threads)
     rng = np.random.default_rng(5)
-    models = [{"w": rng.standard_normal((41, 83)).astype(np.float32)} for _ in range(4)]
+    # The last one waits for nobody.
+    models = [{"w": rng.standard_normal((41, 83)).astype(np.float32)} for _ in range(6)]
     running = RunningMean()
     expected = models[0]["w"].copy()
     for number, model in enumerate(models):
