@@ -24,7 +24,7 @@ from client.site_images import site_images
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError
 
-__all__ = ["Cohort", "Patient", "Refusal", "load_cohort"]
+__all__ = ["Cohort", "Patient", "Refusal", "labelled", "load_cohort"]
 
 Progress = Callable[[int, int], None]
 
@@ -92,6 +92,11 @@ class Patient:
     @property
     def has_images(self) -> bool:
         return self.cine.shape[1] > 0
+
+
+def labelled(patients: Sequence[Patient]) -> list[Patient]:
+    """Return the patients with expert masks of every class."""
+    return [patient for patient in patients if patient.labels is not None and not patient.partial]
 
 
 @dataclass(frozen=True)

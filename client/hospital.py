@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from client.holdout import held_out
 from client.policy import held_to, load_policy
 from client.pseudonyms import load_secret
 from client.site import SiteConfig, load_site
-from client.training import Execution
 from protocol.config import Preprocessing, Study
 from protocol.errors import DataError
+
+if TYPE_CHECKING:
+    from shared_models.execution import Execution
 
 __all__ = ["Hospital", "open_hospital"]
 
@@ -53,8 +56,11 @@ class Hospital:
         return self.training + self.held_out
 
     @property
-    def execution(self) -> Execution:
+    def execution(self) -> "Execution":
         """Where and how precisely this hospital computes: its own decision."""
+        # Here, as torch takes seconds to load, and many a question is answered without it.
+        from shared_models.execution import Execution
+
         config = self.config
         return Execution.resolve(config.device, config.precision, config.threads, config.compile)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from client.cohort import labelled
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.measure import segment_patients, training_values
-from client.segment import labelled
 from client.segment_validation import overlap_and_agreement
 from privacy.noised_sums import Block, clamped, one_cell
 from privacy.policy import PrivacyPolicy

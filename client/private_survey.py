@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from client.cohort import Patient
+from client.cohort import Patient, labelled
 from client.dictionary import COVARIATES
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.private_moments import told_moments
-from client.segment import labelled
 from client.subgroups import subgroups
 from client.survey import (
     MONTHS_PER_YEAR,

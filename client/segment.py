@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.cohort import Patient
+from client.cohort import Patient, labelled
 from client.control import open_control
 from client.hospital import Hospital
 from client.private_terms import privacy_terms
@@ -24,12 +24,7 @@ from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 from shared_models.weights import from_arrays, to_arrays
 
-__all__ = ["labelled", "segmentation_records", "train_round"]
-
-
-def labelled(patients: Sequence[Patient]) -> list[Patient]:
-    """Return the patients with expert masks of every class."""
-    return [patient for patient in patients if patient.labels is not None and not patient.partial]
+__all__ = ["segmentation_records", "train_round"]
 
 
 def segmentation_records(patients: Sequence[Patient]) -> dict[str, Tensor]:
@@ -112,7 +107,7 @@ def _private_round(
     patients: Sequence[Patient],
     augment: Augment | None,
 ) -> TrainReply:
-    # Imported here: the noised survey it rests on counts who is `labelled`.
+    # Here, as only a hospital with a privacy policy needs what it loads.
     from client.private_round import PrivateRecords, private_reply
     from client.private_training import mean_over_slices
 

@@ -5,11 +5,10 @@ Axes: N patients, C classes, P phases (ED, ES).
 
 import numpy as np
 
-from client.cohort import Patient
+from client.cohort import Patient, labelled
 from client.hospital import Hospital
 from client.measure import segment_patients
 from client.quantities import volumes
-from client.segment import labelled
 from protocol.errors import DataError
 from protocol.payload import Answer, Question
 from protocol.stats import QUANTITIES, AgreementSums, OverlapSums

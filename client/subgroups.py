@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.cohort import Patient
+from client.cohort import Patient, labelled
 from client.hospital import Hospital
-from client.segment import labelled
 from client.survey import covariate_matrix, had_event, has_outcome
 from privacy.suppression import withheld_groups
 from protocol.errors import PayloadError

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from client.cohort import Patient
+from client.cohort import Patient, labelled
 from client.dictionary import COVARIATES
 from client.hospital import Hospital
-from client.segment import labelled
 from privacy.suppression import suppress_counts
 from protocol.config import Study
 from protocol.payload import Answer, Question

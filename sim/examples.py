@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from client.cohort import labelled
 from client.hospital import open_hospital
 from client.measure import segment_patients
-from client.segment import labelled
 from protocol.config import Study
 from server.report import Example
 from shared_models.labels import LV, MYO

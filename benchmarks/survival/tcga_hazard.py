@@ -11,13 +11,14 @@ import torch
 from tcga_data import Patients, Tcga
 from torch import Tensor, nn
 
-from client.training import Execution, train
+from client.training import train
 from protocol.arrays import Arrays
 from protocol.seeds import generator
 from protocol.stats import LifeTable
 from protocol.survival_config import Prognosis
 from protocol.training_config import LocalTraining
 from server.agreement import time_grid
+from shared_models.execution import Execution
 from shared_models.heads.logistic_hazard import interval_targets, risk_score
 from shared_models.networks import build as build_network
 from shared_models.objectives import prognosis_objective

@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from client.check import examine
-from client.cohort import Cohort, load_cohort
+from client.cohort import Cohort, labelled, load_cohort
 from client.intake.challenge_contours import MISPLACED
-from client.segment import labelled
 from client.site import load_site
 from protocol.config import Preprocessing
 from shared_models.labels import LV, MYO

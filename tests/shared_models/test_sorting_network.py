@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import Execution, train
+from client.training import train
 from protocol.errors import ConfigError
 from protocol.series import SEQUENCES, VIEWS
 from protocol.training_config import LocalTraining
+from shared_models.execution import Execution
 from shared_models.networks import build
 from shared_models.sorting import NUM_FEATURES, sorting_objective, split_logits
 

@@ -20,9 +20,9 @@ TERMS: dict[str, Any] = {
     "steps_per_round": 2,
     "max_rounds": 20,
     "delta": 1e-3,
-    "study_epsilon": 200.0,
-    "lifetime_epsilon": 200.0,
-    "statistics_noise": 2.0,
+    "study_epsilon": 1000.0,
+    "lifetime_epsilon": 1000.0,
+    "statistics_noise": 0.5,
     "slices_per_patient": 2,
 }
 

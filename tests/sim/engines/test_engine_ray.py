@@ -1,7 +1,5 @@
 """The Ray engine: the apps' result, their failure, and nothing left behind."""
 
-import json
-import logging
 import os
 import signal
 import subprocess
@@ -19,24 +17,6 @@ from sim.engines.ray import run_ray
 
 pytestmark = pytest.mark.slow
 APPS = {"server_app": "adding:server", "client_app": "adding:client"}
-
-
-def test_two_rounds_give_the_exact_result_and_leave_nothing(
-    consortium, watch, loopback, caplog
-) -> None:
-    job = consortium(3)
-    watched = watch(os.getpid())
-    before = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    with caplog.at_level(logging.WARNING):
-        run_ray(job.study_file, job.run_dir, job.sites, **APPS)
-    result = json.loads((job.run_dir / "result.json").read_text())
-    assert result["w"] == [2.0, 3.0, 4.0]  # 0, 1, 2, and one for each of two rounds
-    assert {who["site"] for who in result["who"]} == {site.name for site in job.sites}
-    assert os.getpid() not in {who["pid"] for who in result["who"]}
-    assert watched.seen
-    assert watched.addresses <= loopback
-    assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
-    assert "deprecated" not in caplog.text
 
 
 def test_refusal_is_the_servers_own_error_and_a_client_still_at_work_is_ended(
