@@ -82,7 +82,7 @@ def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, st
         **ONE_AT_A_TIME,
         "FLWR_HOME": str(home),
         # Seconds between two looks for work; the default of 1 s costs a second a message.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         # Flower starts its programs by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         **no_proxy(),

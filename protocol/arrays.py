@@ -30,8 +30,6 @@ Arrays = dict[str, np.ndarray]
 # No trained weight comes near it, and squares of differences of such numbers (server Adam) still
 # fit a float32, so that one finite but absurd reply cannot turn the mean into infinity.
 MAX_MAGNITUDE = 1e9
-# Elements that stay in the cache of a core.
-PIECE = 32_768
 
 
 class ArraySpec(NamedTuple):
@@ -91,20 +89,25 @@ def check_layout(arrays: Arrays, expected: Layout, where: str) -> None:
         )
 
 
-def _extrema(array: np.ndarray) -> tuple[float, float]:
+def _surely_within(array: np.ndarray, limit: float) -> bool:
+    """Say that no number is beyond ``limit`` or not finite; False may mean anything.
+
+    Sums of numbers that are not negative never fall by rounding, so the sum of the squares is at
+    least the largest of them; one NaN or infinity makes it one.
+    """
+    if array.dtype not in (np.float32, np.float64):
+        return False
     flat = array.reshape(-1)
-    pieces = [flat[start : start + PIECE] for start in range(0, flat.size, PIECE)]
-    with np.errstate(invalid="ignore"):
-        extrema = np.array([(piece.min(), piece.max()) for piece in pieces])
-        return float(extrema[:, 0].min()), float(extrema[:, 1].max())
+    with np.errstate(all="ignore"):
+        return bool(np.dot(flat, flat) <= (limit / 2) ** 2)
 
 
 def check_finite(arrays: Arrays, where: str, limit: float = MAX_MAGNITUDE) -> None:
     """Refuse arrays with a NaN, an infinity, or a magnitude above ``limit``.
 
     The extrema are enough (a NaN wins every comparison in numpy's reductions) and, unlike
-    ``isfinite``, need no mask as large as the model. They are sought piece by piece, so that both
-    are found in one passage through the memory.
+    ``isfinite``, need no mask as large as the model. Where the sum of the squares already shows
+    that nothing is amiss, which is several times as fast, they are not looked for.
 
     Raises
     ------
@@ -112,9 +115,10 @@ def check_finite(arrays: Arrays, where: str, limit: float = MAX_MAGNITUDE) -> No
         Naming the first such array and what it holds.
     """
     for name, array in arrays.items():
-        if array.size == 0:
+        if array.size == 0 or _surely_within(array, limit):
             continue
-        low, high = _extrema(array)
+        with np.errstate(invalid="ignore"):
+            low, high = float(array.min()), float(array.max())
         if math.isnan(low) or math.isnan(high):
             problem = "a NaN"
         elif math.isinf(low) or math.isinf(high):
