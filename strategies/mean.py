@@ -26,8 +26,8 @@ from protocol.errors import PayloadError
 
 __all__ = ["RunningMean", "accumulator_dtype"]
 
-# Elements folded at once: all passes over five pieces of 768 KiB stay in the caches, and the scratch
-# space is one block instead of one model. Smaller blocks cost more calls than they save waiting.
+# Elements folded at once: all passes over five pieces of 768 KiB stay in the caches, and the
+# scratch space is one block instead of one model. Smaller blocks cost more calls than they save.
 BLOCK = 196_608
 # Elements one thread folds before it takes more; a smaller model is not worth a second thread.
 SPAN = 8 * BLOCK
