@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from client.manifests import Decision, decide, known
 from client.membership import coordinator_fingerprint, join, load_welcome, request
 from client.sentences import sentences
+from deployment.flower import KEPT_MEMORY
 from deployment.papers import grouped
 from protocol.errors import ConfigError
 
@@ -78,7 +79,7 @@ def start_command(site_dir: SITE) -> None:
         load_welcome(site_dir)
     # In the place of this process, so that what the other commands need is not held for weeks.
     node = [sys.executable, "-P", "-m", "client.node.supervisor", str(site_dir.resolve())]
-    os.execv(node[0], node)  # noqa: S606 - our own program, and no shell
+    os.execve(node[0], node, {**os.environ, **KEPT_MEMORY})  # noqa: S606 - our own program, and no shell
 
 
 def studies_command(site_dir: SITE) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "HOST",
+    "KEPT_MEMORY",
     "ONE_AT_A_TIME",
     "QUIET",
     "environment",
@@ -32,6 +33,14 @@ QUIET: Mapping[str, str] = {
 ONE_AT_A_TIME: Mapping[str, str] = {
     "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1",
     "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS": "1",
+}
+
+
+# Messages are blocks of some MB, made and dropped at every step. As it comes, the C library asks
+# the kernel for each and gives it back, which costs more than what is done with them.
+KEPT_MEMORY: Mapping[str, str] = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
 }
 
 
@@ -80,6 +89,7 @@ def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, st
         **{name: value for name, value in os.environ.items() if name not in without},
         **QUIET,
         **ONE_AT_A_TIME,
+        **KEPT_MEMORY,
         "FLWR_HOME": str(home),
         # Seconds between two looks for work; the default of 1 s costs a second a message.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",

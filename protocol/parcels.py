@@ -9,11 +9,16 @@ at each of the places it passes, and a network has hundreds of objects, most of 
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Not public, but what Flower itself sends: flwr is pinned to one version.
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable import inflatable_object
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     validate_object_content,
@@ -31,6 +36,7 @@ __all__ = [
     "framed",
     "in_parcels",
     "is_packed",
+    "opened",
     "pack",
     "parts_in",
     "parts_of",
@@ -48,6 +54,19 @@ LENGTH_BYTES = 8
 PREFIX, KEY = "parcel-", "bytes"
 
 
+def _objects_of(thing: Message | RecordDict) -> dict[str, Any]:
+    with no_object_id_recompute():
+        return get_all_nested_objects(thing)
+
+
+@contextmanager
+def _named(names: set[str]) -> Iterator[None]:
+    """Let what bears one of these names keep it: Flower hashes an object whenever it is named."""
+    with no_object_id_recompute():
+        inflatable_object._ctx.computed_object_ids = names
+        yield
+
+
 def parts_of(thing: Message | RecordDict) -> Iterator[bytes]:
     """Yield the parts of a message or of records, each at most 16 MiB.
 
@@ -56,9 +75,11 @@ def parts_of(thing: Message | RecordDict) -> Iterator[bytes]:
     PayloadError
         If one part is larger.
     """
-    objects = get_all_nested_objects(thing)
+    objects = _objects_of(thing)
+    names = set(objects)
     for name in list(objects):
-        part = objects.pop(name).deflate()
+        with _named(names):
+            part = objects.pop(name).deflate()
         if len(part) > MAX_PART_BYTES:
             raise PayloadError(
                 f"A message has a part of {len(part)} bytes, more than {MAX_PART_BYTES}; send less."
@@ -100,7 +121,10 @@ def assemble(parts: Iterable[bytes], max_bytes: int = MAX_BYTES) -> Any:
 
 def content_id(message: Message) -> str:
     """Return the SHA-256 by which the content of a message is known, with all it holds."""
-    return str(message.content.object_id) if message.has_content() else ""
+    if not message.has_content():
+        return ""
+    with no_object_id_recompute():
+        return str(message.content.object_id)
 
 
 def framed(thing: Message | RecordDict) -> Iterator[bytes]:
@@ -173,16 +197,27 @@ def unpack(records: RecordDict, max_bytes: int = MAX_BYTES) -> RecordDict:
 
 def in_parcels(message: Message, answer: Callable[[Message], Message]) -> Message:
     """Return the answer to a message, which goes packed if the message came packed."""
-    if not (message.has_content() and is_packed(message.content)):
-        return answer(message)
     try:
-        message.content = unpack(message.content)
+        unpacked = opened(message)
     except PayloadError as error:
         return Message(Refusal.of(error).to_error(), reply_to=message)
-    reply = answer(message)
-    if reply.has_content():
+    reply = answer(unpacked)
+    if unpacked is not message and reply.has_content():
         reply.content = pack(reply.content)
     return reply
+
+
+def opened(message: Message) -> Message:
+    """Return the message; if it came packed, another one with the records that were packed.
+
+    Raises
+    ------
+    PayloadError
+        As `unpack`.
+    """
+    if not (message.has_content() and is_packed(message.content)):
+        return message
+    return Message(content=unpack(message.content), metadata=message.metadata)
 
 
 def _name(index: int) -> str:

@@ -1,4 +1,7 @@
-"""From a message to its reply: one that is kept, or the worker's, or a sentence of ours."""
+"""From a message to its reply: one that is kept, or the worker's, or a sentence of ours.
+
+Messages and replies stay in their parcels (`protocol.parcels`); it is the worker that opens them.
+"""
 
 import logging
 import time
@@ -6,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from client.approval import is_approved, study_hash_of
 from client.node.jobs import Jobs
@@ -18,6 +21,7 @@ from client.policy import SitePolicy, load_policy
 from client.recording import record_refusal
 from client.site import load_site
 from protocol.errors import ConcorsError, PayloadError, WorkerError
+from protocol.parcels import opened
 from protocol.refusal import Refusal
 
 __all__ = ["Answering"]
@@ -64,12 +68,16 @@ class Answering:
     def _refused(self, message: Message, error: ConcorsError) -> Message:
         """Write down what the app never saw, and so did not write down, and return the refusal."""
         refusal = Refusal.of(error)
+        try:
+            message = opened(message)
+        except PayloadError:
+            message = Message(RecordDict(), metadata=message.metadata)
         record_refusal(message, context_of(message, self._site_dir), refusal)
         return Message(refusal.to_error(), reply_to=message)
 
     def keep(self, request: str, message: Message, reply: Message) -> None:
         """Keep a reply of the worker's for whoever asks the same again."""
-        study = study_hash_of(message)
+        study = study_hash_of(opened(message))
         if reply.has_error() or study is None:
             return
         work = self._policy().work
@@ -81,7 +89,7 @@ class Answering:
         until = time.monotonic() + IN_TIME * _remaining_s(message)
         state = site_state(self._site_dir)
         request = request_id(message, state)
-        study = study_hash_of(message)
+        study = study_hash_of(opened(message))
         # An approval that was taken back holds for what is kept as well; the worker says so.
         if study is not None and is_approved(self._site_dir, study):
             records = self._kept.find(study, request)

@@ -30,7 +30,6 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from client.node.arrivals import Arrivals
 from deployment.flower import environment, no_proxy
 from protocol.errors import PolicyError
-from protocol.parcels import in_parcels
 from protocol.refusal import Refusal
 
 __all__ = ["Answer", "Gatekeeper"]
@@ -89,7 +88,7 @@ class Gatekeeper:
             message, context, _, _ = pull_task_input(client)
             log.info("asked for %s", message.metadata.message_type)
             if kind == TaskType.CLIENT_APP:
-                reply = in_parcels(message, lambda unpacked: self._answer(unpacked, check))
+                reply = self._answer(message, check)
             else:
                 refused = PolicyError("A hospital's node runs no app but the one installed there.")
                 reply = Message(Refusal.of(refused).to_error(), reply_to=message)

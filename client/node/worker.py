@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 from flwr.app import Context, Message, RecordDict
 
-from protocol.parcels import MAX_PART_BYTES, assemble, parts_of
+from protocol.parcels import MAX_PART_BYTES, assemble, in_parcels, parts_of
 from protocol.refusal import Refusal
 
 __all__ = ["ANSWER", "OPTIONS", "SERVICE", "context_of", "serve"]
@@ -78,7 +78,7 @@ def context_of(message: Message, site_dir: Path) -> Context:
 
 def _reply(app: App, message: Message, site_dir: Path) -> Message:
     try:
-        return app(message, context_of(message, site_dir))
+        return in_parcels(message, lambda opened: app(opened, context_of(opened, site_dir)))
     except Exception:  # noqa: BLE001 - its text may hold a path or a name and must not leave
         refusal = Refusal(
             "E900",
