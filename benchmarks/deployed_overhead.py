@@ -22,7 +22,7 @@ from consortium import consortium, finished, wait_for, write_table_hospital
 
 from deployment.certificates import new_key
 from deployment.control import Control
-from deployment.flower import HOST, ONE_AT_A_TIME, program, variables
+from deployment.flower import HOST, KEPT_MEMORY, program, variables
 from deployment.node_keys import public_pem, write_node_key
 from deployment.processes import Processes, free_ports, processes
 from server.consortium import Consortium, Settings, create
@@ -156,7 +156,7 @@ def stock(root: Path, num_rounds: int) -> list[float]:
 
 def _plain(home: Path) -> dict[str, str]:
     """Return the environment of a program of Flower's, with what we set for ours left out."""
-    without = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL", *ONE_AT_A_TIME}
+    without = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL", *KEPT_MEMORY}
     return {name: value for name, value in variables(home).items() if name not in without}
 
 

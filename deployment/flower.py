@@ -88,7 +88,6 @@ def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, st
     return {
         **{name: value for name, value in os.environ.items() if name not in without},
         **QUIET,
-        **ONE_AT_A_TIME,
         **KEPT_MEMORY,
         "FLWR_HOME": str(home),
         # Seconds between two looks for work; the default of 1 s costs a second a message.

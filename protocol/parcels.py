@@ -34,6 +34,7 @@ __all__ = [
     "assemble",
     "content_id",
     "framed",
+    "frozen",
     "in_parcels",
     "is_packed",
     "opened",
@@ -116,7 +117,9 @@ def assemble(parts: Iterable[bytes], max_bytes: int = MAX_BYTES) -> Any:
         ) from error
     if isinstance(thing, Message):
         thing.metadata.__dict__["_message_id"] = name
-    return thing
+        if thing.has_content():
+            thing.content = frozen(thing.content)
+    return frozen(thing) if isinstance(thing, RecordDict) else thing
 
 
 def content_id(message: Message) -> str:
@@ -162,7 +165,31 @@ def pack(records: RecordDict) -> RecordDict:
             pieces.append(bytes(rest[:PIECE_BYTES]))
             del rest[:PIECE_BYTES]
     pieces.append(bytes(rest))
-    return RecordDict({_name(i): ConfigRecord({KEY: piece}) for i, piece in enumerate(pieces)})
+    return RecordDict({_name(i): _Parcel({KEY: piece}) for i, piece in enumerate(pieces)})
+
+
+def frozen(records: RecordDict) -> RecordDict:
+    """Return parcels whose names are computed once; what are no parcels, as they are."""
+    if not is_packed(records):
+        return records
+    return RecordDict(
+        {
+            name: _Parcel(dict(record)) if isinstance(record, ConfigRecord) else record
+            for name, record in records.items()
+        }
+    )
+
+
+class _Parcel(ConfigRecord):
+    """One that nobody alters: Flower hashes a record anew whenever it asks for its name."""
+
+    @property
+    def is_dirty(self) -> bool:
+        return False
+
+
+# Flower writes the name of the class before the bytes, and makes from them what the name says.
+_Parcel.__qualname__ = ConfigRecord.__qualname__
 
 
 def is_packed(records: RecordDict) -> bool:

@@ -47,6 +47,8 @@ class Answering:
         self._site_dir = site_dir
         self._worker = worker
         self._state = ""
+        # The request at hand, and of which study it is.
+        self._study: tuple[str, str | None] = "", None
         self._kept = KeptReplies(site_dir / ".concors" / "node" / "kept")
 
     def answer(self, jobs: Jobs, message: Message, check: Callable[[], None]) -> Message:
@@ -77,7 +79,9 @@ class Answering:
 
     def keep(self, request: str, message: Message, reply: Message) -> None:
         """Keep a reply of the worker's for whoever asks the same again."""
-        study = study_hash_of(opened(message))
+        known, study = self._study
+        if known != request:
+            study = study_hash_of(opened(message))
         if reply.has_error() or study is None:
             return
         work = self._policy().work
@@ -90,6 +94,7 @@ class Answering:
         state = site_state(self._site_dir)
         request = request_id(message, state)
         study = study_hash_of(opened(message))
+        self._study = request, study
         # An approval that was taken back holds for what is kept as well; the worker says so.
         if study is not None and is_approved(self._site_dir, study):
             records = self._kept.find(study, request)

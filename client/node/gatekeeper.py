@@ -30,6 +30,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from client.node.arrivals import Arrivals
 from deployment.flower import environment, no_proxy
 from protocol.errors import PolicyError
+from protocol.parcels import frozen
 from protocol.refusal import Refusal
 
 __all__ = ["Answer", "Gatekeeper"]
@@ -86,6 +87,8 @@ class Gatekeeper:
     def _serve(self, kind: str, token: str, check: Callable[[], None]) -> None:
         with self._client(RuntimeTokenHttpInterceptor(token)) as client, _alive(client):
             message, context, _, _ = pull_task_input(client)
+            if message.has_content():
+                message.content = frozen(message.content)
             log.info("asked for %s", message.metadata.message_type)
             if kind == TaskType.CLIENT_APP:
                 reply = self._answer(message, check)

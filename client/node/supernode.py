@@ -19,7 +19,7 @@ __all__ = ["Pauses", "main"]
 # The least that the SuperLink accepts; a node is taken for gone after twice this time.
 HEARTBEAT_S = 10
 LOOK_S = 0.3
-REPLY_S = 0.1
+REPLY_S = 0.05
 # The longest rest between two tries to reach a server that is away; Flower's 20 s are as long as a
 # server takes to be back.
 RETRY_S = 4

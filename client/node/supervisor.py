@@ -29,7 +29,7 @@ from client.node.jobs import Jobs
 from client.node.pulling import soon
 from client.node.worker_process import WorkerProcess
 from client.sentences import errors
-from deployment.flower import HOST, variables
+from deployment.flower import HOST, ONE_AT_A_TIME, variables
 from deployment.logs import configure
 from deployment.private_files import write_private
 from deployment.processes import free_ports, processes
@@ -114,7 +114,7 @@ def _one_connection(site_dir: Path, answer: Answer) -> None:
     command += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
     arrived = folder / "arrived"
     arrivals = Arrivals(arrived)
-    own = {**variables(folder / "flower"), VARIABLE: str(arrived)}
+    own = {**variables(folder / "flower"), **ONE_AT_A_TIME, VARIABLE: str(arrived)}
     # Nothing is installed at run time: a SuperNode does so only when it is told to.
     with processes(folder / "logs") as running:
         running.start("supernode", command, variables=own, cwd=folder)

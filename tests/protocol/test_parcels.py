@@ -9,8 +9,10 @@ from protocol.errors import PayloadError
 from protocol.parcels import (
     PIECE_BYTES,
     assemble,
+    frozen,
     in_parcels,
     is_packed,
+    opened,
     pack,
     parts_of,
     unpack,
@@ -122,3 +124,33 @@ def test_few_bytes_that_stand_for_many_are_refused_before_they_are_joined() -> N
     many = RecordDict({f"parcel-{i:05d}": record for i in range(1000)})
     with pytest.raises(PayloadError, match="more than 10000 bytes"):
         unpack(many, 10_000)
+
+
+def test_frozen_parcels_are_named_once_and_by_the_same_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed = pack(_records(size=1_500_000))
+    plain = RecordDict({name: ConfigRecord(dict(record)) for name, record in packed.items()})
+    again = frozen(plain)
+    assert again.object_id == packed.object_id == plain.object_id
+    assert list(parts_of(again)) == list(parts_of(plain))
+    hashed: list[int] = []
+    monkeypatch.setattr(
+        ConfigRecord, "deflate", lambda record: hashed.append(1) or pytest.fail("it was hashed")
+    )
+    assert again.object_id == packed.object_id
+    with pytest.raises(pytest.fail.Exception):
+        _ = plain.object_id
+    # Others are left as they are.
+    records = _records()
+    assert frozen(records) is records
+
+
+def test_opening_leaves_the_parcels_as_they_are() -> None:
+    message = Message(pack(_records()), 7, "query.survey")
+    inside = opened(message)
+    assert inside.content.object_id == _records().object_id
+    assert inside.metadata is message.metadata
+    assert is_packed(message.content)
+    plain = Message(_records(), 7, "query.survey")
+    assert opened(plain) is plain
