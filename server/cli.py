@@ -10,7 +10,6 @@ from deployment.logs import configure
 from protocol.config import load_study
 from protocol.errors import ConcorsError
 from server.deployment_cli import add_commands
-from server.describe import describe, hash_line
 from server.plan_cli import plan
 from server.watching.cli import dashboard, watch
 
@@ -30,6 +29,9 @@ def check(
     study_file: Annotated[Path, typer.Argument(help="The study's YAML file.")],
 ) -> None:
     """Check a study file and say what it will do and send."""
+    # Here, as NumPy takes a moment to load, which every other command would wait for.
+    from server.describe import describe, hash_line
+
     study = load_study(study_file)
     Console().print(describe(study))
     Console().print(hash_line(study), soft_wrap=True, highlight=False)

@@ -3,16 +3,17 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from protocol.errors import ConfigError
-from server.plan import Aims, Plan, followed_by_role, make_plan
-from server.results import load_results
-from server.sample_size import Followed
+
+if TYPE_CHECKING:
+    from server.plan import Plan
+    from server.sample_size import Followed
 
 __all__ = ["plan"]
 
@@ -34,6 +35,10 @@ def plan(
     c_index: Annotated[float, typer.Option(help="Expected external C-index.")] = 0.7,
 ) -> None:
     """Say whether a consortium has enough patients; exit code 1 if it has not."""
+    # Here, as SciPy takes a second to load, which every other command would wait for.
+    from server.plan import Aims, followed_by_role, make_plan
+    from server.results import load_results
+
     aims = Aims(parameters, horizon_years, r2, c_index)
     if results is not None:
         training, external, withheld = followed_by_role(load_results(results).hospitals)
@@ -61,7 +66,9 @@ def _given(
     person_years: float | None,
     external_patients: int,
     external_events: int,
-) -> tuple[list[Followed], list[Followed]]:
+) -> "tuple[list[Followed], list[Followed]]":
+    from server.sample_size import Followed
+
     if patients is None or events is None or person_years is None:
         raise ConfigError(
             "The planner has no patients to plan with; give --results, or --patients, --events "
@@ -75,7 +82,9 @@ def _given(
     return [training], external
 
 
-def _together(hospitals: Sequence[Followed]) -> Followed:
+def _together(hospitals: "Sequence[Followed]") -> "Followed":
+    from server.sample_size import Followed
+
     if not hospitals:
         raise ConfigError(
             "No training hospital told its counts; ask for follow-up, or for larger hospitals."
@@ -87,7 +96,7 @@ def _together(hospitals: Sequence[Followed]) -> Followed:
     )
 
 
-def _table(made: Plan) -> Table:
+def _table(made: "Plan") -> Table:
     table = Table(title="Sample size", show_header=False)
     table.add_row("training patients, events", f"{made.patients}, {made.events}")
     table.add_row("events per parameter", f"{made.events_per_parameter:.1f}")
