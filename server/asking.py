@@ -62,7 +62,7 @@ def ask(
     """Ask hospitals and yield each one's reply or refusal, in the order of their names.
 
     The replies are pulled one at a time and in a fixed order, whatever the order in which they
-    arrive: a fold over this iterator holds one reply and gives the same bytes each time. A hospital
+    arrive: a fold over this iterator gives the same bytes each time. A hospital
     that is late delays those after it by nothing, as they work meanwhile; once the deadline has
     passed, each remaining one is looked at once more and not waited for.
 

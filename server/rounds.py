@@ -1,8 +1,8 @@
 """Federated rounds: send the model, check and fold the replies, step, keep a checkpoint.
 
-The centre holds three models at most: the global one (which shares its memory with the message
-that carries it), the running mean, and the one reply being folded. A server optimiser's state
-comes on top, with SCAFFOLD a control variate and its mean change, and where models are packed on
+The centre holds five models at most: the global one (which shares its memory with the message
+that carries it), the running mean, and three replies that are added together. A server optimiser's
+state comes on top, with SCAFFOLD a control variate and its mean change, and where models are packed on
 their way to the hospitals, the one that was sent beside the one that was meant.
 """
 
