@@ -14,7 +14,7 @@ from server.patience import bounded_pulls
 
 __all__ = ["POLL_S", "WALL_CLOCK", "Clock", "activations", "ask", "outcome_of"]
 
-POLL_S = 0.15
+POLL_S = 0.125
 # Between two looks at which nodes were started anew, s.
 RENEW_S = 2.0
 # A reply that came in time is still there this long after the deadline, s, for the centre may have

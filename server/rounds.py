@@ -1,7 +1,7 @@
 """Federated rounds: send the model, check and fold the replies, step, keep a checkpoint.
 
-The centre holds five models at most: the global one (which shares its memory with the message
-that carries it), the running mean, and three replies that are added together. A server optimiser's
+The centre holds four models at most: the global one (which shares its memory with the message
+that carries it), the running mean, and two replies that are added together. A server optimiser's
 state comes on top, with SCAFFOLD a control variate and its mean change, and where models are packed
 on their way to the hospitals, the one that was sent beside the one that was meant.
 """

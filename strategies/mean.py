@@ -4,13 +4,13 @@ With ``W_k = w_1 + ... + w_k``::
 
     m_1 = x_1,    m_k = m_{k-1} - (m_{k-1} - x_k) * w_k / W_k
 
-which is ``sum(w x) / sum(w)`` without ever holding more than the mean and three models
+which is ``sum(w x) / sum(w)`` without ever holding more than the mean and two models
 (West 1979, "Updating mean and variance estimates", Comm. ACM 22:532). The update is written as a
 subtraction so that equal models leave the mean unchanged to the bit: the difference is +0.0, and
 ``m - 0.0`` is ``m`` even for ``m = -0.0``, where ``m + 0.0`` would lose the sign.
 
-It takes longer to fetch the numbers than to add them. So a model waits for the two after it, and
-all three are added, one after the other, to a piece of the mean that is fetched and written once.
+It takes longer to fetch the numbers than to add them. So a model waits for the next one, and both
+are added, one after the other, to a piece of the mean that is fetched and written once.
 """
 
 import math
@@ -26,14 +26,14 @@ from protocol.errors import PayloadError
 
 __all__ = ["RunningMean", "accumulator_dtype"]
 
-# Elements folded at once: all passes over five pieces of 768 KiB stay in the caches, and the
+# Elements folded at once: all passes over four pieces of 768 KiB stay in the caches, and the
 # scratch space is one block instead of one model. Smaller blocks cost more calls than they save.
 BLOCK = 196_608
 # Elements one thread folds before it takes more; a smaller model is not worth a second thread.
-SPAN = 8 * BLOCK
+SPAN = 4 * BLOCK
 MAX_THREADS = 4
 # Models added in one passage; each but the last of them is kept until then.
-TOGETHER = 3
+TOGETHER = 2
 
 
 def accumulator_dtype(dtype: np.dtype) -> np.dtype:

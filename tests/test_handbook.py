@@ -249,6 +249,10 @@ class Story:
         """Say whether a command has said something by now."""
         return words in self.output(command)
 
+    def node(self) -> "subprocess.Popen[bytes]":
+        """Return the hospital's process."""
+        return next(p for command, p in self.staying.items() if "concors-client start" in command)
+
     def study_hash(self) -> str:
         """Return the hash that `run` printed."""
         if not self._hash:
@@ -326,7 +330,12 @@ def test_the_handbooks_story_comes_true(story: Story) -> None:
             approval = block("approval").replace("HASH", story.study_hash())
             (hospital / "alder" / "policy.yaml").write_text(approval)
         for line in body.splitlines():
+            # The study takes seconds, and a run that has finished cannot be stopped any more.
+            if line.endswith("--detach"):
+                story.node().send_signal(signal.SIGSTOP)
             story.do(party, line.removeprefix("$ "))
+            if " stop " in line:
+                story.node().send_signal(signal.SIGCONT)
         story.mail("*.request.json", "hospital", "coordinator")
         story.mail("welcome-*.json", "coordinator", "hospital")
         if "concors-client start" in body:
