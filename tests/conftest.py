@@ -67,7 +67,7 @@ def quick_hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
             study, simulation = load_simulation(REPOSITORY / "configs" / "quick.yaml")
             assert simulation.phantom is not None
             made = shared / "quick-hospitals-being-made"
-            make_hospitals(simulation.phantom, made, study.seed, workers=2)
+            make_hospitals(simulation.phantom, made, study.seed, workers=1)
             for name in study.hospitals.all:
                 load_cohort(made / name, study.preprocessing)
             made.rename(out)
