@@ -18,7 +18,7 @@ from deployment.logs import Nameless
 from protocol.errors import ConcorsError, WorkerError
 from protocol.payload import Refusal
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "out_of_memory"]
 
 Handler = Callable[[Message, Context], Message]
 UNEXPECTED = "E900"
@@ -35,12 +35,7 @@ def guarded(handler: Handler) -> Handler:
             refusal = Refusal.of(error)
             _log(context, handler.__name__, error)
         except MemoryError as error:
-            refusal = Refusal.of(
-                WorkerError(
-                    "The hospital's worker ran out of memory; give the machine more, or the study "
-                    "smaller batches or images."
-                )
-            )
+            refusal = Refusal.of(out_of_memory())
             _log(context, handler.__name__, error)
         except Exception as error:  # noqa: BLE001 - the one place where everything must be caught
             refusal = Refusal(
@@ -54,6 +49,14 @@ def guarded(handler: Handler) -> Handler:
         return Message(refusal.to_error(), reply_to=message)
 
     return reply
+
+
+def out_of_memory() -> WorkerError:
+    """Return the error of a worker that had too little memory."""
+    return WorkerError(
+        "The hospital's worker ran out of memory; give the machine more, or the study smaller "
+        "batches or images."
+    )
 
 
 def _log(context: Context, where: str, error: Exception) -> None:

@@ -90,7 +90,7 @@ def variables(home: Path, without: frozenset[str] = frozenset()) -> dict[str, st
         **QUIET,
         **KEPT_MEMORY,
         "FLWR_HOME": str(home),
-        # Seconds between two looks for work; the default of 1 s costs a second a message.
+        # Seconds between two looks for work, each of which costs the server a request; Flower: 1 s.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         # Flower starts its programs by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

@@ -99,7 +99,8 @@ def _surely_within(array: np.ndarray, limit: float) -> bool:
         return False
     flat = array.reshape(-1)
     with np.errstate(all="ignore"):
-        return bool(np.dot(flat, flat) <= (limit / 2) ** 2)
+        square = float(np.dot(flat, flat))
+    return square < math.inf and math.sqrt(square) <= limit / 2
 
 
 def check_finite(arrays: Arrays, where: str, limit: float = MAX_MAGNITUDE) -> None:

@@ -56,8 +56,21 @@ PREFIX, KEY = "parcel-", "bytes"
 
 
 def _objects_of(thing: Message | RecordDict) -> dict[str, Any]:
+    _forget_names(thing)
     with no_object_id_recompute():
         return get_all_nested_objects(thing)
+
+
+def _forget_names(thing: Message | RecordDict) -> None:
+    """Drop the names of what may have been altered since it was named last."""
+    named: list[Any] = [thing]
+    if isinstance(thing, Message) and thing.has_content():
+        named.append(thing.content)
+    if isinstance(named[-1], RecordDict):
+        named += named[-1].values()
+    for each in named:
+        if not isinstance(each, _Parcel):
+            each.__dict__.pop("_object_id", None)
 
 
 @contextmanager
@@ -110,6 +123,8 @@ def assemble(parts: Iterable[bytes], max_bytes: int = MAX_BYTES) -> Any:
         for part in contents.values():
             validate_object_content(part)
         thing = inflate_object_from_contents(name, contents)
+    except MemoryError:
+        raise
     except Exception as error:
         # Whatever Flower raises over bytes that are none of its own.
         raise PayloadError(
@@ -126,6 +141,7 @@ def content_id(message: Message) -> str:
     """Return the SHA-256 by which the content of a message is known, with all it holds."""
     if not message.has_content():
         return ""
+    _forget_names(message)
     with no_object_id_recompute():
         return str(message.content.object_id)
 
@@ -172,12 +188,13 @@ def frozen(records: RecordDict) -> RecordDict:
     """Return parcels whose names are computed once; what are no parcels, as they are."""
     if not is_packed(records):
         return records
-    return RecordDict(
-        {
-            name: _Parcel(dict(record)) if isinstance(record, ConfigRecord) else record
-            for name, record in records.items()
-        }
-    )
+    # Equal parcels are one object, which is named, and so hashed, once.
+    made: dict[int, Any] = {}
+    for record in records.values():
+        if id(record) not in made:
+            plain = not isinstance(record, ConfigRecord)
+            made[id(record)] = record if plain else _Parcel(dict(record))
+    return RecordDict({name: made[id(record)] for name, record in records.items()})
 
 
 class _Parcel(ConfigRecord):
@@ -186,6 +203,10 @@ class _Parcel(ConfigRecord):
     @property
     def is_dirty(self) -> bool:
         return False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its class goes by another's name, and could not be found again.
+        return ConfigRecord, (dict(self),)
 
 
 # Flower writes the name of the class before the bytes, and makes from them what the name says.
@@ -224,12 +245,15 @@ def unpack(records: RecordDict, max_bytes: int = MAX_BYTES) -> RecordDict:
 
 def in_parcels(message: Message, answer: Callable[[Message], Message]) -> Message:
     """Return the answer to a message, which goes packed if the message came packed."""
+    if not (message.has_content() and is_packed(message.content)):
+        return answer(message)
     try:
-        unpacked = opened(message)
+        # In the same message, so that the parcels are not held as well while it is answered.
+        message.content = unpack(message.content)
     except PayloadError as error:
         return Message(Refusal.of(error).to_error(), reply_to=message)
-    reply = answer(unpacked)
-    if unpacked is not message and reply.has_content():
+    reply = answer(message)
+    if reply.has_content():
         reply.content = pack(reply.content)
     return reply
 

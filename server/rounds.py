@@ -186,7 +186,7 @@ def _answers(run: _Run, at: _Round) -> Iterator[tuple[str, RecordDict | Refusal]
             yield from _ask(run, at.number, {site: nodes[site]}, at.sent.whole)
         else:
             yield site, outcome
-        # Nothing may keep a reply's arrays alive while the next one is being pulled.
+        # Nothing but the mean, which adds two at a time, may keep a reply's arrays alive.
         del outcome
 
 
@@ -215,7 +215,7 @@ def _fold(run: _Run, at: _Round) -> tuple[RunningMean, dict[str, SiteEntry], dic
     refused: dict[str, Refusal] = {}
     for site, outcome in _answers(run, at):
         checked = _check(run, at, site, outcome)
-        # The message must not keep its arrays alive while the next reply is being pulled.
+        # The message must not keep its arrays alive longer than the mean needs them.
         del outcome
         if isinstance(checked, Refusal):
             refused[site] = checked

@@ -15,6 +15,7 @@ from server.hospitals import join
 from server.manifest import MANIFEST_FILE
 from server.progress import JOINING, STAGE, Progress
 from server.recording import RecordedGrid, begin_log
+from server.report import write_report
 from server.results import Results, save_results
 from server.sealing import seal_run
 from server.stages import STAGES
@@ -58,9 +59,6 @@ def _run(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> Results
         results = results.model_copy(update={"designs": designs})
     results = results.model_copy(update={"broken_logs": broken_logs(log)})
     save_results(results, run_dir / "results.json")
-    # Here, as what draws takes seconds to load, which the hospitals would wait for.
-    from server.report import write_report
-
     write_report(results.model_dump(), run_dir / "report.html")
     seal_run(run_dir, study, results)
     return results

@@ -1,4 +1,4 @@
-"""The weighted mean of models, folded one model at a time.
+"""The weighted mean of models, folded as they come.
 
 With ``W_k = w_1 + ... + w_k``::
 

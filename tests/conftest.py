@@ -1,6 +1,7 @@
 """Fixtures every test may use."""
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -67,6 +68,7 @@ def quick_hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
             study, simulation = load_simulation(REPOSITORY / "configs" / "quick.yaml")
             assert simulation.phantom is not None
             made = shared / "quick-hospitals-being-made"
+            shutil.rmtree(made, ignore_errors=True)
             make_hospitals(simulation.phantom, made, study.seed, workers=1)
             for name in study.hospitals.all:
                 load_cohort(made / name, study.preprocessing)

@@ -278,6 +278,7 @@ class Story:
     def close(self) -> None:
         for process in self.staying.values():
             process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
         codes = {}
         for command, process in self.staying.items():
             try:

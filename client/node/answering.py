@@ -1,6 +1,7 @@
 """From a message to its reply: one that is kept, or the worker's, or a sentence of ours.
 
-Messages and replies stay in their parcels (`protocol.parcels`); it is the worker that opens them.
+Messages go to the worker, and replies to the disk and the server, in their parcels
+(`protocol.parcels`); a message is opened here for a moment, to see of which study it is.
 """
 
 import logging
@@ -92,8 +93,9 @@ class Answering:
     def _reply(self, jobs: Jobs, message: Message, check: Callable[[], None]) -> Message:
         until = time.monotonic() + IN_TIME * _remaining_s(message)
         state = site_state(self._site_dir)
-        request = request_id(message, state)
+        # First, as this bounds how large it may be.
         study = study_hash_of(opened(message))
+        request = request_id(message, state)
         self._study = request, study
         # An approval that was taken back holds for what is kept as well; the worker says so.
         if study is not None and is_approved(self._site_dir, study):

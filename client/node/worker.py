@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 from flwr.app import Context, Message, RecordDict
 
+from client.boundary import out_of_memory
 from protocol.parcels import MAX_PART_BYTES, assemble, in_parcels, parts_of
 from protocol.refusal import Refusal
 
@@ -79,6 +80,8 @@ def context_of(message: Message, site_dir: Path) -> Context:
 def _reply(app: App, message: Message, site_dir: Path) -> Message:
     try:
         return in_parcels(message, lambda opened: app(opened, context_of(opened, site_dir)))
+    except MemoryError:
+        return Message(Refusal.of(out_of_memory()).to_error(), reply_to=message)
     except Exception:  # noqa: BLE001 - its text may hold a path or a name and must not leave
         refusal = Refusal(
             "E900",

@@ -85,3 +85,11 @@ def test_a_bad_value_is_found_wherever_it_is(place: int, value: float, rest: flo
     array.flat[place] = value
     with pytest.raises(PayloadError, match="array 'bad' holds"):
         check_finite({"bad": array}, "The reply of A")
+
+
+@pytest.mark.parametrize("limit", [1e9, 1e20, 1e160, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_whatever_the_limit_an_infinity_is_none_within_it(limit: float, dtype: type) -> None:
+    check_finite({"good": np.array([1, -2], dtype)}, "The reply of A", limit)
+    with pytest.raises(PayloadError, match="an infinite value"):
+        check_finite({"bad": np.array([1, np.inf], dtype)}, "The reply of A", limit)

@@ -9,6 +9,7 @@ from protocol.errors import PayloadError
 from protocol.parcels import (
     PIECE_BYTES,
     assemble,
+    content_id,
     frozen,
     in_parcels,
     is_packed,
@@ -154,3 +155,37 @@ def test_opening_leaves_the_parcels_as_they_are() -> None:
     assert is_packed(message.content)
     plain = Message(_records(), 7, "query.survey")
     assert opened(plain) is plain
+
+
+def test_what_was_altered_after_it_was_named_is_named_anew() -> None:
+    altered = ConfigRecord({"v": 1})
+    assert RecordDict({"a": altered}).object_id
+    altered["v"] = 2
+    records = RecordDict({"b": ConfigRecord({"v": 1}), "a": altered})
+    again = assemble(parts_of(records))
+    assert dict(again["a"]) == {"v": 2} and dict(again["b"]) == {"v": 1}
+    message = Message(records, 7, "query.survey")
+    assert content_id(message) == again.object_id
+
+
+def test_equal_parcels_stay_one_object() -> None:
+    piece = ConfigRecord({"bytes": b"x" * 1000})
+    many = frozen(RecordDict({f"parcel-{i:05d}": piece for i in range(50)}))
+    assert len({id(record) for record in many.values()}) == 1
+
+
+def test_a_parcel_can_be_copied_to_another_process() -> None:
+    packed = pack(_records())
+    (name,) = packed
+    make, arguments = packed[name].__reduce__()
+    assert make(*arguments).object_id == packed[name].object_id
+
+
+def test_too_little_memory_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    parts = list(parts_of(_records()))
+    monkeypatch.setattr("protocol.parcels.inflate_object_from_contents", none_left)
+    with pytest.raises(MemoryError):
+        assemble(parts)

@@ -14,6 +14,7 @@ import pytest
 
 from client.manifests import decide, known
 from client.node.preflight import preflight
+from deployment.flower import ONE_AT_A_TIME
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +75,10 @@ def test_worker_stays_warm_and_the_bundles_code_never_runs(pair: Pair) -> None:
     assert not list(node.rglob("evil*"))
     assert node.stat().st_mode & 0o777 == 0o700
     assert (node / "node.secret").stat().st_mode & 0o777 == 0o600
+    # On the way to the server one piece at a time, or none of them arrives over a slow line.
+    (supernode,) = _children(pair.bad.process.pid, "client.node.supernode")
+    variables = Path(f"/proc/{supernode}/environ").read_bytes().split(b"\0")
+    assert {f"{name}={value}".encode() for name, value in ONE_AT_A_TIME.items()} <= set(variables)
 
 
 def test_what_a_client_raises_leaves_as_a_sentence_of_ours(pair: Pair) -> None:

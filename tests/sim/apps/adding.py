@@ -1,17 +1,17 @@
-"""Two small real apps: every client adds one to what it is sent; the server averages and writes.
+"""Two small real apps: every client adds one to what it is sent, and the server averages.
 
 They read their files the way the project's own apps do. A hospital directory with a file
-``refuse`` makes its client answer with an error; one with a file ``wait`` makes it sleep for the
-number of seconds that stands in it.
+``refuse`` makes its client answer with an error, once there is the file that is named in it; one
+with a file ``wait`` makes it sleep for the number of seconds that stands in it. Each app writes the
+number of its process into its own directory.
 """
 
-import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -33,17 +33,20 @@ def site_of(context: Context) -> Path:
 
 @client.train()
 def train(message: Message, context: Context) -> Message:
-    """Return the arrays plus one, and which hospital did it in which process."""
+    """Return the arrays plus one."""
     site = site_of(context)
+    (site / "pid").write_text(str(os.getpid()))
     if (site / "refuse").exists():
+        other, deadline = Path((site / "refuse").read_text()), time.monotonic() + 60
+        while not other.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
         return Message(Error(1, "E200 the hospital cannot train"), reply_to=message)
     if (site / "wait").exists():
         (site / "waiting").touch()
         time.sleep(float((site / "wait").read_text()))
     arrays = message.content.array_records["arrays"]
     added = ArrayRecord({k: Array(v.numpy() + np.float32(1)) for k, v in arrays.items()})
-    who = ConfigRecord({"site": site.name, "pid": os.getpid()})
-    return Message(RecordDict({"arrays": added, "who": who}), reply_to=message)
+    return Message(RecordDict({"arrays": added}), reply_to=message)
 
 
 def one_round(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> list[Message]:
@@ -66,9 +69,10 @@ def one_round(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> list[Message
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Two rounds from zero; the result goes to ``result.json`` in the run directory."""
+    """Two rounds from zero."""
     study = Path(str(context.run_config.get("study-file") or os.environ["CONCORS_STUDY"]))
     run = Path(str(context.run_config.get("run-dir") or os.environ["CONCORS_RUN"]))
+    (run / "pid").write_text(str(os.getpid()))
     while len(nodes := sorted(grid.get_node_ids())) < int(study.read_text()):
         time.sleep(0.2)
     arrays = ArrayRecord({"w": Array(np.arange(3, dtype=np.float32))})
@@ -77,6 +81,3 @@ def main(grid: Grid, context: Context) -> None:
         replies = one_round(grid, arrays, nodes)
         stack = [reply.content.array_records["arrays"]["w"].numpy() for reply in replies]
         arrays = ArrayRecord({"w": Array(np.mean(stack, axis=0, dtype=np.float32))})
-    who = [dict(reply.content.config_records["who"]) for reply in replies]
-    result = {"w": arrays["w"].numpy().tolist(), "who": who, "pid": os.getpid()}
-    (run / "result.json").write_text(json.dumps(result))

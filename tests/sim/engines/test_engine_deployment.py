@@ -20,8 +20,8 @@ def test_refusal_is_the_servers_sentence_and_a_client_still_at_work_is_ended(
 ) -> None:
     job = consortium(2)
     (job.sites[0] / "wait").write_text("250")
-    (job.sites[1] / "refuse").touch()
-    watch(os.getpid())
+    (job.sites[1] / "refuse").write_text(str(job.sites[0] / "waiting"))
+    watched = watch(os.getpid())
     log = job.run_dir / "deployment" / "logs" / "study.log"
     with pytest.raises(EngineError) as caught:
         run_deployment(job.study_file, job.run_dir, job.sites, timeout_s=120, **APPS)
@@ -30,6 +30,10 @@ def test_refusal_is_the_servers_sentence_and_a_client_still_at_work_is_ended(
         f"The server's log is {log}."
     )
     assert "QuorumError" in log.read_text()
+    # The server and each hospital, in a process of its own.
+    pids = {int((folder / "pid").read_text()) for folder in (job.run_dir, *job.sites)}
+    assert len(pids) == 3
+    assert pids <= watched.seen.keys()
 
 
 def test_nothing_outlives_a_launcher_that_is_killed(consortium, watch) -> None:

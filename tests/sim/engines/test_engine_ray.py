@@ -1,5 +1,6 @@
 """The Ray engine: the apps' result, their failure, and nothing left behind."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -20,15 +21,21 @@ APPS = {"server_app": "adding:server", "client_app": "adding:client"}
 
 
 def test_refusal_is_the_servers_own_error_and_a_client_still_at_work_is_ended(
-    consortium, watch
+    consortium, watch, caplog
 ) -> None:
     job = consortium(2)
     (job.sites[0] / "wait").write_text("250")
-    (job.sites[1] / "refuse").touch()
-    watch(os.getpid())
+    (job.sites[1] / "refuse").write_text(str(job.sites[0] / "waiting"))
+    watched = watch(os.getpid())
     sentence = r"^One hospital refused the round \(E200 .*\); ask it why\.$"
-    with pytest.raises(QuorumError, match=sentence):
+    with caplog.at_level(logging.WARNING), pytest.raises(QuorumError, match=sentence):
         run_ray(job.study_file, job.run_dir, job.sites, grace_s=0.5, **APPS)
+    # The server here, and each hospital in a process of its own.
+    server, *hospitals = (int((d / "pid").read_text()) for d in (job.run_dir, *job.sites))
+    assert server == os.getpid()
+    assert len({server, *hospitals}) == 3
+    assert set(hospitals) <= watched.seen.keys()
+    assert "deprecated" not in caplog.text
 
 
 def test_interrupt_ends_server_clients_and_ray(consortium, watch) -> None:
