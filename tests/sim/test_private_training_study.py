@@ -13,6 +13,7 @@ from sim.engines.local import run_local
 from sim.simulation import load_simulation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Twenty patients are few for noise that protects them: these terms try the way, not the protection.
 TERMS: dict[str, Any] = {
     "noise_multiplier": 2.0,
     "clip_norm": 1.0,
