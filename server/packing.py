@@ -7,7 +7,8 @@ from flwr.serverapp import Grid
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from protocol.errors import PayloadError
-from protocol.parcels import is_packed, pack, unpack
+from protocol.names import is_packed
+from protocol.parcels import pack, unpack
 from server.passing import PassingGrid
 
 __all__ = ["PackedGrid", "packing"]

@@ -30,7 +30,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from client.node.arrivals import Arrivals
 from deployment.flower import environment, no_proxy
 from protocol.errors import PolicyError
-from protocol.parcels import frozen
+from protocol.names import frozen
 from protocol.refusal import Refusal
 
 __all__ = ["Answer", "Gatekeeper"]

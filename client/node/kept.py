@@ -15,7 +15,8 @@ from pathlib import Path
 from flwr.app import Message, RecordDict
 
 from protocol.errors import PayloadError
-from protocol.parcels import assemble, content_id, framed, parts_in
+from protocol.names import content_id
+from protocol.parts import assemble, framed, parts_in
 
 __all__ = ["KeptReplies", "request_id"]
 

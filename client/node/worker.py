@@ -15,7 +15,8 @@ import grpc
 from flwr.app import Context, Message, RecordDict
 
 from client.boundary import out_of_memory
-from protocol.parcels import MAX_PART_BYTES, assemble, in_parcels, parts_of
+from protocol.parcels import in_parcels
+from protocol.parts import MAX_PART_BYTES, assemble, parts_of
 from protocol.refusal import Refusal
 
 __all__ = ["ANSWER", "OPTIONS", "SERVICE", "context_of", "serve"]

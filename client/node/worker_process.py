@@ -16,7 +16,7 @@ from flwr.app import Message
 from client.node.worker import ANSWER, OPTIONS, SERVICE
 from deployment.processes import Processes
 from protocol.errors import EngineError, PayloadError, WorkerError
-from protocol.parcels import assemble, parts_of
+from protocol.parts import assemble, parts_of
 
 __all__ = ["START_S", "WorkerHung", "WorkerLost", "WorkerProcess"]
 

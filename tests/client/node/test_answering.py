@@ -19,7 +19,8 @@ from client.node.worker_process import WorkerProcess
 from protocol import audit
 from protocol.config import Study
 from protocol.documents import digest, encode
-from protocol.parcels import is_packed, pack, unpack
+from protocol.names import is_packed
+from protocol.parcels import pack, unpack
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.node.kept import KeptReplies, request_id
-from protocol.parcels import parts_of
+from protocol.parts import parts_of
 
 STUDY = "a" * 64
 
