@@ -12,14 +12,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployment.flower import HOST
 from protocol.errors import EngineError
 
-__all__ = ["Processes", "free_ports", "processes"]
+__all__ = ["Processes", "free_ports", "processes", "wait_for_port"]
 
 # Reads which sessions begin (+) and end (-) until our end of the pipe closes, then ends the rest.
 # The kernel's own "tell me when my parent dies" is no match for it: it reaches only direct
@@ -69,6 +69,17 @@ def free_ports(count: int, first: int = 0) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def wait_for_port(port: int, timeout_s: float, check: Callable[[], None] = lambda: None) -> bool:
+    """Say whether a loopback port was answered in time; ``check`` may raise to end the waiting."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        check()
+        with suppress(OSError), socket.create_connection((HOST, port), timeout=1.0):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 class Processes:

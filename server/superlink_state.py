@@ -16,6 +16,8 @@ from flwr.supercore.utils import uint64_to_int64
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from server.prepared_state import prepare
+
 __all__ = ["adapt", "give_again"]
 
 EXPIRY_LOOK_S = 1.0
@@ -23,6 +25,7 @@ EXPIRY_LOOK_S = 1.0
 
 def adapt() -> None:
     """Change it in this process, before the application is made."""
+    prepare()
     _let_nodes_come_back()
     _take_turns()
     # A run's traffic, written in every request and read by nobody: we count our own.

@@ -11,10 +11,9 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -32,7 +31,7 @@ from client.sentences import errors
 from deployment.flower import HOST, ONE_AT_A_TIME, variables
 from deployment.logs import configure
 from deployment.private_files import write_private
-from deployment.processes import free_ports, processes
+from deployment.processes import free_ports, processes, wait_for_port
 from protocol.errors import ConcorsError, ConfigError, EngineError
 
 __all__ = ["main", "run_node"]
@@ -125,19 +124,10 @@ def _one_connection(site_dir: Path, answer: Answer) -> None:
             except EngineError as error:
                 raise _NodeLost(error.sentence) from error
 
-        _wait_for_port(port, check)
+        if not wait_for_port(port, UP_S, check):
+            raise _NodeLost("it did not come up; supernode.log of this node says why.")
         log.info("the node of %s serves %s", welcome["site"], welcome["consortium"])
         Gatekeeper(f"{HOST}:{port}", secret, arrivals, answer).run(check)
-
-
-def _wait_for_port(port: int, check: Callable[[], None]) -> None:
-    deadline = time.monotonic() + UP_S
-    while time.monotonic() < deadline:
-        check()
-        with suppress(OSError), socket.create_connection((HOST, port), timeout=1.0):
-            return
-        time.sleep(0.1)
-    raise _NodeLost("it did not come up; supernode.log of this node says why.")
 
 
 @contextmanager

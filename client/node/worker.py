@@ -19,7 +19,7 @@ from protocol.parcels import in_parcels
 from protocol.parts import MAX_PART_BYTES, assemble, parts_of
 from protocol.refusal import Refusal
 
-__all__ = ["ANSWER", "OPTIONS", "SERVICE", "context_of", "serve"]
+__all__ = ["ANSWER", "OPTIONS", "SERVICE", "App", "context_of", "reply_of", "serve"]
 
 SERVICE, ANSWER = "concors.Worker", "Answer"
 OPTIONS = (
@@ -63,7 +63,7 @@ def serve(socket: Path, site_dir: Path, app: App) -> None:
     # torch is told, and the pools of processes that read images, belong to it.
     while True:
         message, done = jobs.get()
-        done.set_result(_reply(app, message, site_dir))
+        done.set_result(reply_of(app, message, site_dir))
         del message, done
 
 
@@ -78,7 +78,8 @@ def context_of(message: Message, site_dir: Path) -> Context:
     )
 
 
-def _reply(app: App, message: Message, site_dir: Path) -> Message:
+def reply_of(app: App, message: Message, site_dir: Path) -> Message:
+    """Return the app's reply, or a refusal of ours for whatever the app let through."""
     try:
         return in_parcels(message, lambda opened: app(opened, context_of(opened, site_dir)))
     except MemoryError:

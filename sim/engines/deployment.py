@@ -1,9 +1,9 @@
 """The two apps as one SuperLink and one SuperNode per hospital: real processes on loopback.
 
 Each party is what it would be on its own machine: its own Flower home, its own key, a process
-that waits for work (SuperLink or SuperNode) and a process that starts the app for each piece of
-work (SuperExec), bound to each other by a secret only the two can read. Traffic between
-SuperLink and SuperNodes is encrypted, and only registered keys may join.
+that waits for work (SuperLink or SuperNode) and one that does it (at the server a SuperExec, which
+starts the app; at a hospital `sim.engines.hospital`), bound to each other by a secret only the two
+can read. Traffic between SuperLink and SuperNodes is encrypted, and only registered keys may join.
 """
 
 import os
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-import tomli_w
-
+from client.node.arrivals import VARIABLE
 from deployment.bundle import write_bundle
 from deployment.certificates import new_key
 from deployment.control import Control
@@ -31,7 +31,6 @@ from server.membership import align
 from sim.engines.contract import (
     RUN_DIR_KEY,
     RUN_VARIABLE,
-    SITE_KEY,
     SITES_VARIABLE,
     STUDY_KEY,
     STUDY_VARIABLE,
@@ -99,10 +98,11 @@ def run_deployment(
             secret = _start_superlink(running, work_dir, consortium, own_port)
             with Control(address, consortium.authority, running.check, secret) as control:
                 control.wait_until_up(start_timeout_s)
-                _start_superexec(running, work_dir, "server", address, consortium.authority)
+                _start_superexec(running, work_dir, address, consortium.authority)
                 align(control, hospitals(consortium), control.nodes())
                 for number, (site, node_port) in enumerate(zip(sites, node_ports, strict=True)):
-                    _start_site(running, work_dir, consortium, number, site, node_port)
+                    hospital = _Hospital(f"site-{number}", site, node_port)
+                    _start_site(running, work_dir, consortium, hospital, client_app)
                 control.wait_for_nodes(len(sites), start_timeout_s)
                 run_id = control.submit(
                     bundle, {STUDY_KEY: str(study_file), RUN_DIR_KEY: str(run_dir)}
@@ -143,42 +143,41 @@ def _start_superlink(
     return secret.read_bytes()
 
 
-def _start_superexec(
-    running: Processes,
-    work_dir: Path,
-    party: str,
-    address: str,
-    authority: Path | None = None,
-) -> None:
-    """Start the process that starts ``party``'s app; ``authority`` when its address speaks TLS."""
-    secret = work_dir / "consortium" / f"{party}.secret"
+def _start_superexec(running: Processes, work_dir: Path, address: str, authority: Path) -> None:
+    """Start the process that starts the server's app."""
+    secret = work_dir / "consortium" / "server.secret"
     command = [program("flower-superexec"), "--runtime-api-address", address]
-    command += ["--root-certificates", str(authority)] if authority else ["--insecure"]
+    command += ["--root-certificates", str(authority)]
     command += ["--superexec-auth-secret-file", str(secret), "--parent-pid", str(os.getpid())]
-    running.start(f"{party}-exec", command, variables=_variables(work_dir / party), cwd=work_dir)
+    running.start("server-exec", command, variables=_variables(work_dir / "server"), cwd=work_dir)
+
+
+class _Hospital(NamedTuple):
+    party: str
+    site: Path
+    port: int
 
 
 def _start_site(
     running: Processes,
     work_dir: Path,
     consortium: Consortium,
-    number: int,
-    site: Path,
-    port: int,
+    hospital: _Hospital,
+    client_app: str,
 ) -> None:
-    party = f"site-{number}"
-    home = work_dir / party
-    home.mkdir(parents=True, exist_ok=True)
-    # In a file, a path needs no quoting rules but TOML's own.
-    node_config = home / "node.toml"
-    node_config.write_text(tomli_w.dumps({SITE_KEY: str(site)}), encoding="utf-8")
-    root = consortium.root
-    command = [program("flower-supernode"), "--superlink", consortium.settings.address]
+    """Start a hospital's SuperNode, and the process that answers what arrives there."""
+    party, root = hospital.party, consortium.root
+    secret, arrivals = root / f"{party}.secret", work_dir / party / "arrivals"
+    own = {**_variables(work_dir / party), VARIABLE: str(arrivals)}
+    command = [sys.executable, "-P", "-m", "client.node.supernode"]
+    command += ["--superlink", consortium.settings.address]
     command += ["--root-certificates", str(consortium.authority)]
     command += ["--auth-supernode-private-key", str(root / f"{party}.key")]
-    command += ["--node-config", str(node_config), "--host", HOST, "--port", str(port)]
-    command += ["--isolation", "process"]
-    command += ["--superexec-auth-secret-file", str(root / f"{party}.secret")]
-    running.start(party, command, variables=_variables(home), cwd=work_dir)
+    command += ["--host", HOST, "--port", str(hospital.port)]
+    command += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
+    running.start(party, command, variables=own, cwd=work_dir)
     # Between these two, on one machine and with a shared secret, TLS would protect nothing.
-    _start_superexec(running, work_dir, party, f"{HOST}:{port}")
+    command = [sys.executable, "-P", "-m", "sim.engines.hospital", str(hospital.site)]
+    command += ["--app", client_app, "--port", str(hospital.port)]
+    command += ["--secret", str(secret), "--arrivals", str(arrivals)]
+    running.start(f"{party}-app", command, variables=own, cwd=work_dir)

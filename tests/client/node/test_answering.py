@@ -14,7 +14,7 @@ from client.node.answering import Answering
 from client.node.jobs import Jobs
 from client.node.kept import KeptReplies, request_id
 from client.node.site_state import site_state
-from client.node.worker import _reply
+from client.node.worker import reply_of
 from client.node.worker_process import WorkerProcess
 from protocol import audit
 from protocol.config import Study
@@ -80,5 +80,5 @@ def test_a_worker_without_memory_says_so(site: Path) -> None:
     def app(*_: object) -> Message:
         raise MemoryError
 
-    reply = _reply(app, Message(RecordDict(), 7, "query.survey"), site)
+    reply = reply_of(app, Message(RecordDict(), 7, "query.survey"), site)
     assert reply.error.code == 830 and "out of memory" in reply.error.reason
