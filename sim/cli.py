@@ -8,13 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deployment.logs import configure
-from protocol.config import Study
 from protocol.errors import ConcorsError
 from protocol.validation_config import Design
-from protocol.yaml_files import parse
-from sim.config import load_phantom_config
-from sim.hospitals import make_hospitals
-from sim.run import Engine, run
+from sim.engines.choice import Engine
 
 __all__ = ["app", "main"]
 
@@ -38,6 +34,10 @@ def make_hospitals_command(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Write phantom hospitals to OUT, one directory each, and the truth to OUT/truth."""
+    # Each command imports what it needs: the processes that a command starts import this module.
+    from sim.config import load_phantom_config
+    from sim.hospitals import make_hospitals
+
     console = Console(stderr=True)
     phantom = load_phantom_config(config)
     columns = (
@@ -76,6 +76,7 @@ def run_command(
     ] = None,
 ) -> None:
     """Make hospitals, train federated and the comparators, validate, write the report."""
+    from sim.run import run
     from sim.simulation import load_simulation
 
     console = Console()
@@ -106,6 +107,9 @@ def validate_command(
 
     In the folder of a finished run only the designs are left to train.
     """
+    from protocol.config import Study
+    from protocol.yaml_files import parse
+    from sim.run import run
     from sim.simulation import load_simulation
 
     console = Console()

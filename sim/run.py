@@ -1,9 +1,8 @@
 """A whole consortium on one machine: hospitals, every arm, one report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, as_completed
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
@@ -16,9 +15,7 @@ from server.starting import begin_from
 from sim.acdc import make_acdc_hospitals
 from sim.arms import Arm, make_arms
 from sim.config import PhantomConfig
-from sim.engines.deployment import run_deployment
-from sim.engines.local import run_local
-from sim.engines.ray import run_ray
+from sim.engines.choice import Engine, run_on
 from sim.examples import examples
 from sim.hospitals import make_hospitals
 from sim.intake import read_all
@@ -29,14 +26,7 @@ from sim.simulation import Simulation, real_data
 from sim.survival_data import make_survival_hospitals
 from sim.workers import worker_processes
 
-__all__ = ["ENGINES", "Engine", "run"]
-
-Engine = Literal["local", "ray", "deployment"]
-ENGINES: Mapping[Engine, Callable[..., None]] = {
-    "local": run_local,
-    "ray": run_ray,
-    "deployment": run_deployment,
-}
+__all__ = ["run"]
 
 
 def run(
@@ -138,8 +128,8 @@ def _run_arms(arms: list[Arm], engine: Engine, processes: int, console: Console)
     ):
         running: dict[Future[None], Arm] = {}
         for arm in arms:
-            start = ENGINES[engine] if arm.name == "federated" else run_local
-            running[pool.submit(start, arm.study_file, arm.run_dir, arm.sites)] = arm
+            on: Engine = engine if arm.name == "federated" else "local"
+            running[pool.submit(run_on, on, arm.study_file, arm.run_dir, arm.sites)] = arm
         try:
             for future in as_completed(running):
                 future.result()

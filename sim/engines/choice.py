@@ -1,0 +1,28 @@
+"""The engines by name; each is imported by the process that runs it, and by no other."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Engine", "run_on"]
+
+Engine = Literal["local", "ray", "deployment"]
+
+
+def run_on(engine: Engine, study_file: Path, run_dir: Path, sites: Sequence[Path]) -> None:
+    """Run a study on one of them.
+
+    Parameters
+    ----------
+    study_file, run_dir : Path
+        The study, and where the server writes its results.
+    sites : sequence of Path
+        One directory per hospital.
+
+    Raises
+    ------
+    ConcorsError
+        What the engine raises.
+    """
+    getattr(import_module(f"sim.engines.{engine}"), f"run_{engine}")(study_file, run_dir, sites)
