@@ -17,15 +17,15 @@ from protocol.refusal import Refusal
 __all__ = ["PIECE_BYTES", "SMALL_BYTES", "in_parcels", "opened", "pack", "unpack"]
 
 # A piece is a request of its own, sent again as a whole when the line breaks. Flower waits 30 s for
-# the answer: at 1 Mbit/s a piece takes 21 s.
-PIECE_BYTES = 5 * 2**19
+# the answer: at 1 Mbit/s a piece takes 11 s.
+PIECE_BYTES = 5 * 2**18
 # What is larger goes in two pieces at least, so that a line that breaks costs half of it at most.
 SMALL_BYTES = 2**19
 KEY = "bytes"
 
 
 def pack(records: RecordDict) -> RecordDict:
-    """Return records as parcels: their framed parts, cut into pieces of 2.5 MiB at most."""
+    """Return records as parcels: their framed parts, cut into pieces of 1.25 MiB at most."""
     pieces: list[bytes] = []
     rest = bytearray()
     for data in framed(records):

@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# A message comes in pieces of 2.5 MiB, and the list of the pieces; a node's body is read whole
+# A message comes in pieces of 1.25 MiB, and the list of the pieces; a node's body is read whole
 # before its signature is checked.
 MAX_BODY_BYTES = 32 * 2**20
 HEALTH = "/health"

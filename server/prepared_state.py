@@ -9,9 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import linkstate_factory, sql_linkstate
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.constant import OBJECT_PUSH_SESSION_TTL_SECONDS
+from flwr.supercore.constant import OBJECT_PUSH_SESSION_TTL_SECONDS, NodeStatus
+from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.date import now
 from flwr.supercore.object_store import object_store_factory
 from flwr.supercore.run import RunStatus
@@ -70,6 +72,13 @@ STATUS = (
     .join_from(RUNS, TASKS, TASKS.c.task_id == RUNS.c.primary_task_id)
     .where(RUNS.c.run_id == bindparam("a_run"))
 )
+
+
+NODES = link.Node.__table__
+NODE = select(NODES.c.node_id).where(
+    NODES.c.public_key == bindparam("a_key"), NODES.c.status != NodeStatus.UNREGISTERED
+)
+TASK = select(TASKS).where(TASKS.c.token == bindparam("a_token"), TASKS.c.finished_at.is_(None))
 
 
 def prepare() -> None:
@@ -148,3 +157,17 @@ class PreparedState(SqlLinkState):
         with self.session() as session:
             task = run(session, STATUS, {"a_run": uint64_to_int64(number)}).one_or_none()
             return {} if task is None else {number: sql_linkstate._run_status_from_task_model(task)}
+
+    def get_node_id_by_public_key(self, public_key: bytes) -> int | None:
+        """Return the node that has a key, None if none has."""
+        with self.session() as session:
+            node = run(session, NODE, {"a_key": public_key}).scalar()
+            return None if node is None else int64_to_uint64(node)
+
+    def get_task_by_token(self, token: str) -> Task | None:
+        """Return the task under way that a token is of, None if it is of none."""
+        with self.session() as session:
+            task = run(session, TASK, {"a_token": token}).first()
+            if task is None or task.active_until is None or task.active_until < now():
+                return None
+            return sql_corestate.task_from_model(task)

@@ -9,18 +9,19 @@ Whatever goes wrong in it undoes that transaction, and the request goes the long
 again and words the refusal: so nothing is accepted here that is refused there, but for what is not
 looked at here, the content type and, of the server app on this machine, its version of flwr.
 
-A node that asks for a message while there is none is kept waiting for one, for a moment: it comes
-at once, and the node asks a tenth as often. What is used of flwr is not public; it is pinned to one
-version.
+Who asks for what is not there yet, a node for a message or either side for a part of one, is kept
+waiting for it, for a moment: it comes at once, and is asked for a tenth as often. What is used of
+flwr is not public; it is pinned to one version.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import anyio.to_thread
+from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.dependencies.task import authenticate_task
@@ -31,6 +32,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 from starlette.requests import Request
 
+from server.doorbells import Doorbells
 from server.superlink_state import give_again
 
 __all__ = ["shortened"]
@@ -41,7 +43,8 @@ Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Event, Receive, Send], Awaitable[None]]
 
 FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
-PULL = f"{FLEET}pull-messages"
+PULL, PUSH = f"{FLEET}pull-messages", f"{RUNTIME}push-messages"
+PULL_OBJECT, PUSH_OBJECT = "/pull-object", "/push-object"
 
 
 def _messages(asked: Any, state: SqlLinkState) -> Any:
@@ -76,7 +79,7 @@ OF_TASKS: Mapping[str, Callable[[Any, SqlLinkState, Any], Any]] = {
 }
 # The database has one writer; a second thread reads and checks meanwhile.
 NUM_THREADS = 2
-# How long a node that asks for a message is kept waiting.
+# How long who asks for what is not there is kept waiting.
 HOLD_S = 2.0
 
 
@@ -89,30 +92,34 @@ def shortened(app: Any) -> App:
         The SuperLink. Requests are read whole, as it reads them itself; those of hospitals are
         bounded before (`server.gates`).
     """
-    threads, bells = anyio.CapacityLimiter(NUM_THREADS), _Doorbells()
+    threads, bells = anyio.CapacityLimiter(NUM_THREADS), Doorbells()
 
     async def short(scope: Event, body: bytes) -> bytes:
         path = str(scope["path"])
         asked = PROTOBUF_REQUEST_TYPES["POST", path]()
         asked.ParseFromString(body)
         answer = await answered(scope, asked)
-        for message in asked.messages_list if path == f"{RUNTIME}push-messages" else ():
-            bells.ring(message.metadata.dst_node_id)
+        for thing in _brought(path, asked):
+            bells.ring(thing)
         content: bytes = answer.SerializeToString()
         return content
 
+    def found(scope: Event, asked: Any) -> Awaitable[Any]:
+        return anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+
     async def answered(scope: Event, asked: Any) -> Any:
-        if scope["path"] != PULL:
-            return await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+        thing = _awaited(str(scope["path"]), asked)
+        if thing is None:
+            return await found(scope, asked)
         # Listened for before it is looked for, so that nothing comes in between unheard.
-        with bells.listening(asked.node.node_id) as bell:
-            answer = await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
-            if answer.messages_list:
+        with bells.listening(thing) as bell:
+            answer = await found(scope, asked)
+            if not _is_missing(answer):
                 return answer
             with suppress(TimeoutError):
                 async with asyncio.timeout(HOLD_S):
                     await bell.wait()
-        return await anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+        return await found(scope, asked)
 
     async def answer(scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -134,31 +141,24 @@ def shortened(app: Any) -> App:
     return answer
 
 
-class _Doorbells:
-    """One for each node that waits for messages, as long as it waits."""
+def _awaited(path: str, asked: Any) -> Hashable:
+    """Return what a request waits for if it is not there."""
+    if path == PULL:
+        return "messages", asked.node.node_id
+    return ("object", asked.object_id) if path.endswith(PULL_OBJECT) else None
 
-    def __init__(self) -> None:
-        self._bells: dict[int, tuple[asyncio.Event, int]] = {}
 
-    @contextmanager
-    def listening(self, node: int) -> Iterator[asyncio.Event]:
-        """Yield what will be set when there is something for the node."""
-        bell, listeners = self._bells.get(node, (asyncio.Event(), 0))
-        self._bells[node] = bell, listeners + 1
-        try:
-            yield bell
-        finally:
-            now, listeners = self._bells.get(node, (bell, 1))
-            if now is bell and listeners > 1:
-                self._bells[node] = bell, listeners - 1
-            elif now is bell:
-                self._bells.pop(node, None)
+def _is_missing(answer: Any) -> bool:
+    if isinstance(answer, PullObjectResponse):
+        return answer.object_found and not answer.object_available
+    return not answer.messages_list
 
-    def ring(self, node: int) -> None:
-        """Say that there is something for the node."""
-        bell, _ = self._bells.pop(node, (None, 0))
-        if bell is not None:
-            bell.set()
+
+def _brought(path: str, asked: Any) -> Iterable[Hashable]:
+    """Return what others may wait for and a request has brought."""
+    if path == PUSH:
+        return [("messages", message.metadata.dst_node_id) for message in asked.messages_list]
+    return [("object", asked.object_id)] if path.endswith(PUSH_OBJECT) else []
 
 
 def _is_short(scope: Event) -> bool:
@@ -183,7 +183,7 @@ def _answer(app: Any, scope: Event, asked: Any) -> Any:
         else:
             task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
             answer = OF_TASKS[path.removeprefix(RUNTIME)](asked, state, task)
-        if path.endswith("/push-object") and not answer.stored:
+        if path.endswith(PUSH_OBJECT) and not answer.stored:
             # Flower swallows here what went wrong, and relies on its own transaction being undone.
             raise ValueError("an object was not stored")
     return answer

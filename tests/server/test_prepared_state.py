@@ -211,6 +211,31 @@ def test_a_run_stands_where_flower_says(
     assert len(prepared.get_run_status({RUNS[1]})) == 1
 
 
+def test_who_calls_is_whom_flower_takes_them_for(
+    flowers: SqlLinkState, prepared: SqlLinkState
+) -> None:
+    soon, past = now() + timedelta(seconds=60), now() - timedelta(seconds=1)
+    ends = {"live": (soon, None), "late": (past, None), "done": (soon, past), "none": (None, None)}
+    for state in (flowers, prepared):
+        with state.session() as session:
+            for number, (status, key) in enumerate([("online", b"a"), ("unregistered", b"b")]):
+                row = {"node_id": number - 5, "status": status, "public_key": key}
+                session.execute(insert(link.Node).values(**row))
+            for number, (token, (until, finished)) in enumerate(ends.items()):
+                times = dict.fromkeys(("pending_at", "starting_at", "running_at"), past)
+                task = {"task_id": -number, "type": "serverapp", "run_id": -5, "fab_hash": "f"}
+                ending = {"token": token, "active_until": until, "finished_at": finished}
+                session.execute(insert(core.Task).values(**task, **times, **ending))
+    for key in (b"a", b"b", b"c"):
+        found = flowers.get_node_id_by_public_key(key)
+        assert prepared.get_node_id_by_public_key(key) == found
+        assert (found is not None) == (key == b"a")
+    for token in (*ends, "nobody's"):
+        task = flowers.get_task_by_token(token)
+        assert prepared.get_task_by_token(token) == task
+        assert (task is not None) == (token == "live")
+
+
 def test_a_database_of_flowers_own_is_gone_on_with(tmp_path: Path) -> None:
     records = RecordDict({"a": ConfigRecord({"v": 1})})
     tree, objects = get_object_tree(records), get_all_nested_objects(records)

@@ -11,7 +11,13 @@ import httpx
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.proto.message_pb2 import Message as FlowerMessage
-from flwr.proto.message_pb2 import Metadata, PullObjectResponse, PushObjectResponse
+from flwr.proto.message_pb2 import (
+    Metadata,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
@@ -115,17 +121,46 @@ def test_who_asks_for_messages_is_kept_waiting_until_there_is_one(
     assert asyncio.run(story()) == (0, 1, True)
 
 
-def test_a_bell_goes_with_its_last_listener() -> None:
-    bells = shortcut._Doorbells()
-    with bells.listening(1) as first, bells.listening(1) as second:
-        assert first is second
-        assert len(bells._bells) == 1
-    assert not bells._bells
-    with bells.listening(1) as bell:
-        bells.ring(1)
-        assert bell.is_set()
-    bells.ring(1)
-    assert not bells._bells
+class _Store:
+    """Parts of a message, as requests on the short way put and take them."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, bytes] = {"soon": b"", "late": b""}
+
+    def answer(self, _: Any, scope: Any, asked: Any) -> Any:
+        if scope["path"].endswith("/push-object"):
+            self.parts[asked.object_id] = asked.object_content
+            return PushObjectResponse(stored=True)
+        part = self.parts.get(asked.object_id)
+        return PullObjectResponse(
+            object_found=part is not None, object_available=bool(part), object_content=part or b""
+        )
+
+
+@pytest.mark.parametrize("side", ["fleet", "runtime"])
+def test_who_asks_for_a_part_on_its_way_is_kept_waiting_for_it(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcut, "_answer", _Store().answer)
+    monkeypatch.setattr(shortcut, "HOLD_S", 0.3)
+
+    async def story() -> tuple[list[bytes], list[bool]]:
+        transport = httpx.ASGITransport(app=shortened(long_way))
+        async with httpx.AsyncClient(transport=transport, base_url="https://a") as client:
+
+            async def pull(name: str) -> bytes:
+                body = PullObjectRequest(object_id=name).SerializeToString()
+                reply = await client.post(f"/v1/{side}/pull-object", content=body)
+                return PullObjectResponse.FromString(reply.content).object_content
+
+            pulls = [asyncio.create_task(pull(name)) for name in ("soon", "late", "unknown")]
+            await asyncio.sleep(0.1)
+            done = [each.done() for each in pulls]
+            body = PushObjectRequest(object_id="soon", object_content=b"part").SerializeToString()
+            await client.post("/v1/fleet/push-object", content=body)
+            return [await each for each in pulls], done
+
+    assert asyncio.run(story()) == ([b"part", b"", b""], [False, False, True])
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -150,7 +185,7 @@ def test_the_transaction_of_an_object_that_was_not_stored_is_undone(
     scope = {"type": "http", "path": "/v1/fleet/push-object", "headers": []}
     monkeypatch.setattr(shortcut, "authenticate_node", lambda _: None)
     answer = PushObjectResponse(stored=stored)
-    monkeypatch.setitem(OF_NODES, "push-object", lambda *_: answer)  # type: ignore[arg-type]
+    monkeypatch.setitem(OF_NODES, "push-object", lambda *_: answer)
     if stored:
         assert shortcut._answer(app, scope, None) is answer
     else:
