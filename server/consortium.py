@@ -119,6 +119,11 @@ class Consortium:
         return self.root / "runs"
 
     @property
+    def database(self) -> Path:
+        """What Flower's SuperLink must not forget."""
+        return self.root / "state.db"
+
+    @property
     def access_log(self) -> Path:
         """Log of the requests at the hospitals' port."""
         return self.root / "access.jsonl"

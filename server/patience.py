@@ -17,7 +17,7 @@ from flwr.superlink.grid import http_grid
 __all__ = ["bounded_pulls"]
 
 # A first look at once and the next ones soon: hospitals announce a reply and upload it in one go.
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 1.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 0.2
 
 
 def _never() -> bool:

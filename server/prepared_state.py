@@ -127,9 +127,8 @@ class PreparedState(SqlLinkState):
             return super().store_object(run_id, session_id, object_id, object_content)
         try:
             return self._filled(run_id, session_id, object_id, object_content)
-        except Exception as error:
-            # As Flower's own, whose callers expect no other answer.
-            log.warning("an object was not stored", exc_info=error)
+        except Exception as error:  # noqa: BLE001 - as Flower's own: callers expect no other
+            log.warning("an object was not stored (%s)", type(error).__name__)
             return False
 
     def _filled(self, run_id: int, session_id: str, name: str, content: bytes) -> bool:

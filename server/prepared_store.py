@@ -86,7 +86,8 @@ class _Connection(sqlite3.Connection):
         # Of a database that is made by this connection; one that is there keeps its own.
         self.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
-        # A hospital's model that was dropped is overwritten, whatever SQLite was built to do.
+        # A hospital's model that was dropped is overwritten, whatever SQLite was built to do; the
+        # log keeps it until `server.database_log` empties that.
         self.execute("PRAGMA secure_delete = ON")
 
 

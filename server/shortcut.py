@@ -9,9 +9,10 @@ Whatever goes wrong in it undoes that transaction, and the request goes the long
 again and words the refusal: so nothing is accepted here that is refused there, but for what is not
 looked at here, the content type and, of the server app on this machine, its version of flwr.
 
-Who asks for what is not there yet, a node for a message or either side for a part of one, is kept
-waiting for it, for a moment: it comes at once, and is asked for a tenth as often. What is used of
-flwr is not public; it is pinned to one version.
+A node that asks for a message or a part of one while it is not there is kept waiting for it, for a
+moment: it comes at once, and the node asks a tenth as often for messages. The server app is not
+kept waiting: it has a deadline, and would be held beyond it. What is used of flwr is not public; it
+is pinned to one version.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ App = Callable[[Event, Receive, Send], Awaitable[None]]
 
 FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
 PULL, PUSH = f"{FLEET}pull-messages", f"{RUNTIME}push-messages"
-PULL_OBJECT, PUSH_OBJECT = "/pull-object", "/push-object"
+PULL_OBJECT, PUSH_OBJECT = f"{FLEET}pull-object", f"{RUNTIME}push-object"
 
 
 def _messages(asked: Any, state: SqlLinkState) -> Any:
@@ -79,7 +80,7 @@ OF_TASKS: Mapping[str, Callable[[Any, SqlLinkState, Any], Any]] = {
 }
 # The database has one writer; a second thread reads and checks meanwhile.
 NUM_THREADS = 2
-# How long who asks for what is not there is kept waiting.
+# How long a node that asks for what is not there is kept waiting.
 HOLD_S = 2.0
 
 
@@ -145,7 +146,7 @@ def _awaited(path: str, asked: Any) -> Hashable:
     """Return what a request waits for if it is not there."""
     if path == PULL:
         return "messages", asked.node.node_id
-    return ("object", asked.object_id) if path.endswith(PULL_OBJECT) else None
+    return ("object", asked.object_id) if path == PULL_OBJECT else None
 
 
 def _is_missing(answer: Any) -> bool:
@@ -158,7 +159,7 @@ def _brought(path: str, asked: Any) -> Iterable[Hashable]:
     """Return what others may wait for and a request has brought."""
     if path == PUSH:
         return [("messages", message.metadata.dst_node_id) for message in asked.messages_list]
-    return [("object", asked.object_id)] if path.endswith(PUSH_OBJECT) else []
+    return [("object", asked.object_id)] if path == PUSH_OBJECT else []
 
 
 def _is_short(scope: Event) -> bool:
@@ -183,7 +184,7 @@ def _answer(app: Any, scope: Event, asked: Any) -> Any:
         else:
             task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
             answer = OF_TASKS[path.removeprefix(RUNTIME)](asked, state, task)
-        if path.endswith(PUSH_OBJECT) and not answer.stored:
+        if path.endswith("/push-object") and not answer.stored:
             # Flower swallows here what went wrong, and relies on its own transaction being undone.
             raise ValueError("an object was not stored")
     return answer

@@ -24,6 +24,7 @@ from deployment.control import token_of
 from deployment.flower import HOST
 from server.access_log import AccessLog
 from server.consortium import Consortium, load, split_address
+from server.database_log import keep_empty
 from server.gates import App, fleet_gate, own_gate
 from server.shortcut import shortened
 from server.superlink_state import adapt
@@ -65,7 +66,7 @@ def _application(consortium: Consortium, own_port: int, secret: bytes) -> App:
     config = SuperLinkLifespanConfig(
         host=HOST,
         port=own_port,
-        database=str(consortium.root / "state.db"),
+        database=str(consortium.database),
         # Only with both is a server app independent of this process and of strangers.
         isolation=ISOLATION_MODE_PROCESS,
         superexec_auth_secret=secret,
@@ -106,11 +107,15 @@ async def _serve(consortium: Consortium, app: App, own_port: int, token: str) ->
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    renewal = asyncio.create_task(_take_new_certificates(consortium, (own, fleet)))
+    beside = (
+        asyncio.create_task(_take_new_certificates(consortium, (own, fleet))),
+        asyncio.create_task(keep_empty(consortium.database)),
+    )
     try:
         await asyncio.gather(own.serve(), fleet.serve())
     finally:
-        renewal.cancel()
+        for task in beside:
+            task.cancel()
         log.close()
 
 

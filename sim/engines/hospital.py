@@ -7,7 +7,14 @@ of work, no reply is kept, and who is lost is not replaced, for then the study h
 
 import argparse
 import importlib
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import httpx
+from flwr.app import Context, Message
 
 from client.node.arrivals import Arrivals
 from client.node.gatekeeper import Gatekeeper
@@ -20,6 +27,7 @@ from protocol.errors import EngineError
 __all__ = ["main"]
 
 UP_S = 120.0
+TRIES, PAUSE_S = 5, 1.0
 
 
 def main() -> None:
@@ -36,19 +44,32 @@ def main() -> None:
     arrivals = Arrivals(given.arrivals)
     if not wait_for_port(given.port, UP_S):
         raise EngineError(f"The SuperNode did not come up within {UP_S:.0f} s; its log says why.")
-    gatekeeper = Gatekeeper(
-        f"{HOST}:{given.port}",
-        given.secret,
-        arrivals,
-        lambda message, _: reply_of(app, message, given.site),
-    )
-    gatekeeper.run(lambda: None)
+    address = f"{HOST}:{given.port}"
+
+    def answer(message: Message, _: Callable[[], None]) -> Message:
+        return reply_of(app, message, given.site)
+
+    for _ in range(TRIES):
+        # On a machine that is busy with all hospitals at once, a call may run out of its time.
+        with suppress(httpx.TransportError):
+            Gatekeeper(address, given.secret, arrivals, answer).run(lambda: None)
+        time.sleep(PAUSE_S)
+    raise EngineError("The SuperNode does not answer any more; its log says why.")
 
 
 def _app(name: str) -> App:
+    """Return the app of this name, which says here, and only here, why it failed."""
     module, _, attribute = name.partition(":")
     app: App = getattr(importlib.import_module(module), attribute)
-    return app
+
+    def told(message: Message, context: Context) -> Message:
+        try:
+            return app(message, context)
+        except Exception:
+            traceback.print_exc()
+            raise
+
+    return told
 
 
 if __name__ == "__main__":

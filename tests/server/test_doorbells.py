@@ -17,6 +17,18 @@ def test_all_who_listen_hear_it_and_a_bell_goes_with_its_last_listener() -> None
     assert len(bells) == 0
 
 
+def test_who_leaves_late_takes_no_bell_of_another_with_them() -> None:
+    bells = Doorbells()
+    early = bells.listening(1)
+    early.__enter__()
+    bells.ring(1)
+    with bells.listening(1) as later:
+        early.__exit__(None, None, None)
+        bells.ring(1)
+        assert later.is_set()
+    assert len(bells) == 0
+
+
 def test_what_nobody_waits_for_is_not_kept() -> None:
     bells = Doorbells()
     bells.ring("nothing")

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate import linkstate_factory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.date import now
@@ -18,7 +19,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     iterate_object_tree,
 )
-from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.supercore.object_store import NoObjectInStoreError, object_store_factory
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from flwr.supercore.state.schema import corestate_models as core
 from flwr.supercore.state.schema import linkstate_models as link
@@ -27,7 +28,8 @@ from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.prepared_state import PreparedState
+from server.database_log import empty
+from server.prepared_state import PreparedState, prepare
 from server.prepared_store import PreparedStore
 
 # Flower's own configuration of alembic is an old one.
@@ -253,5 +255,44 @@ def test_a_database_of_flowers_own_is_gone_on_with(tmp_path: Path) -> None:
 def test_a_new_database_has_room_for_models(prepared: SqlLinkState) -> None:
     with prepared.session() as session:
         connection = session.connection()
-        for name, value in (("page_size", 2**15), ("journal_mode", "wal"), ("secure_delete", 1)):
+        for name, value in (
+            ("page_size", 2**15),
+            ("journal_mode", "wal"),
+            ("wal_autocheckpoint", 2**11),
+            ("secure_delete", 1),
+        ):
             assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == value
+
+
+def test_flowers_factories_make_what_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linkstate_factory, "SqlLinkState", SqlLinkState)
+    monkeypatch.setattr(object_store_factory, "SqlObjectStore", SqlObjectStore)
+    prepare()
+    database = str(tmp_path / "state.db")
+    store = object_store_factory.ObjectStoreFactory(database)
+    made = linkstate_factory.LinkStateFactory(database, NoOpFederationManager(), store).state()
+    assert type(made) is PreparedState and type(made.object_store) is PreparedStore
+
+
+def test_the_log_of_the_database_is_emptied_when_no_run_is_under_way(
+    prepared: SqlLinkState, tmp_path: Path
+) -> None:
+    records = RecordDict({"a": ConfigRecord({"told": "what a hospital sent" * 100})})
+    session_id = prepared.start_session(RUNS[0])
+    prepared.preregister_object_tree(get_object_tree(records), session_id)
+    for name, each in get_all_nested_objects(records).items():
+        assert prepared.store_object(RUNS[0], session_id, name, each.deflate())
+    task = {"task_id": 9, "type": "serverapp", "run_id": 1, "pending_at": now()}
+    with prepared.session() as session:
+        session.execute(insert(core.Task).values(**task))
+    prepared.object_store.delete(get_object_tree(records).object_id)
+    files = tmp_path / "prepared.db", tmp_path / "prepared.db-wal"
+    assert not empty(files[0])
+    assert b"what a hospital sent" in files[1].read_bytes()
+    with prepared.session() as session:
+        session.execute(update(core.Task).values(finished_at=now()))
+    assert empty(files[0])
+    assert all(b"what a hospital sent" not in file.read_bytes() for file in files)
+    assert len(prepared.object_store) == 0
