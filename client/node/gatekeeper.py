@@ -19,6 +19,7 @@ from flwr.supercore.heartbeat import HeartbeatSender
 
 # None of this is public; it is what flower-superexec and flwr-clientapp of the pinned version use.
 from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -118,7 +119,12 @@ def _hand_back(client: RuntimeHttpClient, reply: Message, context: Context) -> N
     failed = reply.has_error()
     # Flower would hash the whole of it again each time it asks for its name.
     with no_object_id_recompute():
-        push_message(client, reply, context)
+        try:
+            push_message(client, reply, context)
+        except ObjectPushError:
+            # Its run has ended meanwhile, and with it the place that was kept for it.
+            log.warning("the reply is not wanted any more")
+            failed = True
     push_task_output(client, context, SubStatus.FAILED if failed else SubStatus.COMPLETED, "")
 
 

@@ -93,6 +93,11 @@ def _for_ever(site_dir: Path, answer: Answer) -> None:
             log.warning("the SuperNode was lost: %s", error)
         except (httpx.HTTPError, RuntimeError, OSError, ValueError) as error:
             log.warning("the gatekeeper was lost (%s)", type(error).__name__)
+        except ConcorsError:
+            raise
+        except Exception as error:
+            # Whatever else Flower's modules raise: a node that ended would be gone for days.
+            log.warning("the gatekeeper was lost unexpectedly", exc_info=error)
         if time.monotonic() - began > LONGEST_PAUSE_S:
             pause_s = SHORTEST_PAUSE_S
         log.info("it is started anew in %.0f s", pause_s)

@@ -1,6 +1,7 @@
 """What is prepared does to the database what Flower's own statements do to another one."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -53,7 +54,14 @@ class Kind(NamedTuple):
     objects: type[SqlObjectStore]
 
 
+KINDS = {
+    "flowers": Kind(SqlLinkState, SqlObjectStore),
+    "prepared": Kind(PreparedState, PreparedStore),
+}
+
+
 def _made(place: Path, state: type[SqlLinkState], objects: type[SqlObjectStore]) -> SqlLinkState:
+    """Return the state in a database, which is a new one if there is none."""
     database = str(place)
     held = objects(database)
     held.initialize()
@@ -62,14 +70,28 @@ def _made(place: Path, state: type[SqlLinkState], objects: type[SqlObjectStore])
     return made
 
 
-@pytest.fixture
-def flowers(tmp_path: Path) -> SqlLinkState:
-    return _made(tmp_path / "flowers.db", SqlLinkState, SqlObjectStore)
+@pytest.fixture(scope="module")
+def empties(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of a database as Flower makes it and one as it is made here, both empty."""
+    folder = tmp_path_factory.mktemp("empty")
+    for name, kind in KINDS.items():
+        _made(folder / name, *kind)._engine.dispose()
+    return folder
+
+
+def _copied(empties: Path, name: str, place: Path) -> SqlLinkState:
+    shutil.copy(empties / name, place)
+    return _made(place, *KINDS[name])
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> SqlLinkState:
-    return _made(tmp_path / "prepared.db", PreparedState, PreparedStore)
+def flowers(tmp_path: Path, empties: Path) -> SqlLinkState:
+    return _copied(empties, "flowers", tmp_path / "flowers.db")
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, empties: Path) -> SqlLinkState:
+    return _copied(empties, "prepared", tmp_path / "prepared.db")
 
 
 def _rows(state: SqlLinkState) -> dict[str, list[tuple[Any, ...]]]:
@@ -147,13 +169,13 @@ def _steps(seed: int) -> Iterator[Step]:
 
 
 def test_any_steps_leave_what_flowers_own_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, empties: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds: set[str] = set()
     for seed in range(3):
         found = []
-        for kind in (Kind(SqlLinkState, SqlObjectStore), Kind(PreparedState, PreparedStore)):
-            state = _made(tmp_path / f"{seed}-{kind.state.__name__}.db", *kind)
+        for kind in KINDS:
+            state = _copied(empties, kind, tmp_path / f"{seed}-{kind}.db")
             numbers = iter(range(1, 1000))
             monkeypatch.setattr(sql_corestate, "uuid4", lambda n=numbers: UUID(int=next(n)))
             found.append([(_outcome(step, state), _rows(state)) for step in _steps(seed)])
