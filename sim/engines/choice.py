@@ -11,18 +11,5 @@ Engine = Literal["local", "ray", "deployment"]
 
 
 def run_on(engine: Engine, study_file: Path, run_dir: Path, sites: Sequence[Path]) -> None:
-    """Run a study on one of them.
-
-    Parameters
-    ----------
-    study_file, run_dir : Path
-        The study, and where the server writes its results.
-    sites : sequence of Path
-        One directory per hospital.
-
-    Raises
-    ------
-    ConcorsError
-        What the engine raises.
-    """
+    """Run a study on one of them, as `sim.engines.local.run_local` says."""
     getattr(import_module(f"sim.engines.{engine}"), f"run_{engine}")(study_file, run_dir, sites)
