@@ -1,4 +1,4 @@
-"""Records as a few parcels of one size, for the way over the network.
+"""Records as a few parcels, for the way over the network.
 
 Flower makes a request, and several entries in its database, for each object at each of the places
 it passes, and a network has hundreds of objects, most of them a few bytes.

@@ -18,21 +18,21 @@ PATIENCE_S = 0.5
 
 def empty(database: Path) -> bool:
     """Empty the log unless a run is under way or the database is busy; say whether it is empty."""
-    with closing(sqlite3.connect(database, timeout=PATIENCE_S)) as connection:
-        try:
-            unfinished = "SELECT EXISTS (SELECT 1 FROM task WHERE finished_at IS NULL)"
+    place = f"{database.resolve().as_uri()}?mode=rw"
+    unfinished = "SELECT EXISTS (SELECT 1 FROM task WHERE finished_at IS NULL)"
+    try:
+        with closing(sqlite3.connect(place, PATIENCE_S, uri=True)) as connection:
             if connection.execute(unfinished).fetchone()[0]:
                 return False
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.OperationalError:
-            return False
-        return not busy
+    except sqlite3.DatabaseError:
+        # Not made yet, or busy: there is a next time.
+        return False
+    return not busy
 
 
 async def keep_empty(database: Path) -> None:
     """Empty it now and then, until cancelled."""
-    log = database.with_name(f"{database.name}-wal")
     while True:
         await asyncio.sleep(LOOK_S)
-        if log.exists() and log.stat().st_size:
-            await asyncio.to_thread(empty, database)
+        await asyncio.to_thread(empty, database)

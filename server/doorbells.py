@@ -1,10 +1,13 @@
 """Who waits for something, and is told when it has come."""
 
 import asyncio
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 __all__ = ["Doorbells"]
+
+Found = TypeVar("Found")
 
 
 class Doorbells:
@@ -29,6 +32,24 @@ class Doorbells:
                 self._bells[thing] = bell, listeners - 1
             elif now is bell:
                 self._bells.pop(thing, None)
+
+    async def wait(
+        self,
+        thing: Hashable,
+        look: Callable[[], Awaitable[Found]],
+        missing: Callable[[Found], bool],
+        seconds: float,
+    ) -> Found:
+        """Look for a thing; if it is missing, look again when it has come, or after the time."""
+        # Listened for before it is looked for, so that nothing comes in between unheard.
+        with self.listening(thing) as bell:
+            found = await look()
+            if not missing(found):
+                return found
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await bell.wait()
+        return await look()
 
     def ring(self, thing: Hashable) -> None:
         """Say that the thing has come."""

@@ -6,7 +6,6 @@ as it was. What is used of flwr is not public; it is pinned to one version.
 
 import logging
 from datetime import timedelta
-from typing import Any
 
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.task_pb2 import Task
@@ -23,7 +22,7 @@ from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from server.prepared_store import CONNECTED, OBJECT, PreparedStore, run
+from server.prepared_store import OBJECT, PreparedStore, Roomy, run
 
 __all__ = ["PreparedState", "prepare"]
 
@@ -87,12 +86,8 @@ def prepare() -> None:
     linkstate_factory.SqlLinkState = PreparedState
 
 
-class PreparedState(SqlLinkState):
+class PreparedState(Roomy, SqlLinkState):
     """Flower's state of runs, nodes and messages."""
-
-    def initialize(self, log_queries: bool = False, **options: Any) -> list[str]:
-        """Open the database, and make it where there is none."""
-        return super().initialize(log_queries, connect_args=CONNECTED, **options)
 
     def preregister_object_tree(self, object_tree: ObjectTree, session_id: str) -> list[str]:
         """Register a message's objects for a session of uploads; return those to be uploaded.

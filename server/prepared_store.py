@@ -1,7 +1,7 @@
 """The objects of Flower's messages in its database, by statements that are made once.
 
-Flower makes each statement anew, from mapped classes, whenever it runs it: a reply of four objects
-is announced in some sixty, and making them took longer than running them. These do the same to the
+Flower makes each statement anew, from mapped classes, whenever it runs it, and a reply is announced
+in dozens of them: making them is what most of a request's time went into. These do the same to the
 same tables, several rows at a time where they can. What is used of flwr is not public; it is pinned
 to one version.
 """
@@ -19,6 +19,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+from flwr.supercore.sql_mixin import SqlMixin
 from flwr.supercore.state.schema import objectstore_models as store
 from flwr.supercore.utils import uint64_to_int64
 from sqlalchemy import (
@@ -34,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import Session
 
-__all__ = ["CONNECTED", "OBJECT", "PreparedStore", "run"]
+__all__ = ["OBJECT", "PreparedStore", "Roomy", "run"]
 
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 PAGE_BYTES, LOG_BYTES = 2**15, 2**26
@@ -77,8 +78,8 @@ DROP_OBJECT = (
 class _Connection(sqlite3.Connection):
     """A connection to a database whose rows are pieces of models.
 
-    In pages of 4 KB, and with the log copied to its place at every 4 MB, as it comes, a model costs
-    twice the time to write and to drop.
+    As it comes, in pages of 4 KB, the log is copied to its place at every 4 MB, and the disk waited
+    for: with every piece of a model or two.
     """
 
     def __init__(self, *given: Any, **options: Any) -> None:
@@ -91,7 +92,13 @@ class _Connection(sqlite3.Connection):
         self.execute("PRAGMA secure_delete = ON")
 
 
-CONNECTED = {"check_same_thread": False, "factory": _Connection}
+class Roomy(SqlMixin):
+    """What is kept in such a database."""
+
+    def initialize(self, log_queries: bool = False, **options: Any) -> list[str]:
+        """Open the database, and make it where there is none."""
+        connected = {"check_same_thread": False, "factory": _Connection}
+        return super().initialize(log_queries, connect_args=connected, **options)
 
 
 def run(session: Session, statement: Executable, values: Values) -> CursorResult[Any]:
@@ -101,12 +108,8 @@ def run(session: Session, statement: Executable, values: Values) -> CursorResult
     return session.connection().execute(statement, values)
 
 
-class PreparedStore(SqlObjectStore):
+class PreparedStore(Roomy, SqlObjectStore):
     """Flower's store of objects; an object is known by the SHA-256 of its bytes."""
-
-    def initialize(self, log_queries: bool = False, **options: Any) -> list[str]:
-        """Open the database, and make it where there is none."""
-        return super().initialize(log_queries, connect_args=CONNECTED, **options)
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         """Register a tree of objects, and return those of them that are not there yet.

@@ -15,9 +15,7 @@ kept waiting: it has a deadline, and would be held beyond it. What is used of fl
 is pinned to one version.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, MutableMapping
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -99,28 +97,17 @@ def shortened(app: Any) -> App:
         path = str(scope["path"])
         asked = PROTOBUF_REQUEST_TYPES["POST", path]()
         asked.ParseFromString(body)
-        answer = await answered(scope, asked)
-        for thing in _brought(path, asked):
-            bells.ring(thing)
+
+        def look() -> Awaitable[Any]:
+            return anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
+
+        thing = _awaited(path, asked)
+        waiting = thing and bells.wait(thing, look, _is_missing, HOLD_S)
+        answer = await (waiting or look())
+        for brought in _brought(path, asked):
+            bells.ring(brought)
         content: bytes = answer.SerializeToString()
         return content
-
-    def found(scope: Event, asked: Any) -> Awaitable[Any]:
-        return anyio.to_thread.run_sync(_answer, app, scope, asked, limiter=threads)
-
-    async def answered(scope: Event, asked: Any) -> Any:
-        thing = _awaited(str(scope["path"]), asked)
-        if thing is None:
-            return await found(scope, asked)
-        # Listened for before it is looked for, so that nothing comes in between unheard.
-        with bells.listening(thing) as bell:
-            answer = await found(scope, asked)
-            if not _is_missing(answer):
-                return answer
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HOLD_S):
-                    await bell.wait()
-        return await found(scope, asked)
 
     async def answer(scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -142,7 +129,7 @@ def shortened(app: Any) -> App:
     return answer
 
 
-def _awaited(path: str, asked: Any) -> Hashable:
+def _awaited(path: str, asked: Any) -> tuple[str, Hashable] | None:
     """Return what a request waits for if it is not there."""
     if path == PULL:
         return "messages", asked.node.node_id

@@ -318,3 +318,5 @@ def test_the_log_of_the_database_is_emptied_when_no_run_is_under_way(
     assert empty(files[0])
     assert all(b"what a hospital sent" not in file.read_bytes() for file in files)
     assert len(prepared.object_store) == 0
+    assert not empty(tmp_path / "absent.db")
+    assert not (tmp_path / "absent.db").exists()
