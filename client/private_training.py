@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from client.layer_rules import LAYER_RULES
-from client.training import OPTIMISERS, Augment, learning_rate_at
+from client.local_optimizer import LocalOptimizer
+from client.training import Augment, learning_rate_at
 from privacy.accountant import Spend
 from privacy.gradients import PatientGradients, PatientLoss
 from privacy.ledger import Ledger
@@ -168,7 +169,7 @@ def train_privately(
     chunk_size = PATIENTS_AT_ONCE
     if num_slices is not None:
         chunk_size = max(1, SLICES_AT_ONCE // policy.slices_per_patient)
-    update = _Update(model, options, learning_rate, execution.device, correction)
+    update = _Update(model, options, execution.device, correction)
     sd, expected = policy.noise_multiplier * policy.clip_norm, policy.sampling_rate * size
     was_training = model.training
     model.to(device=execution.device, memory_format=torch.channels_last).train()
@@ -261,7 +262,6 @@ class _Update:
         self,
         model: nn.Module,
         options: LocalTraining,
-        learning_rate: float,
         device: str,
         correction: Mapping[str, Tensor] | None,
     ) -> None:
@@ -269,17 +269,11 @@ class _Update:
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.correction = {name: c.to(device) for name, c in (correction or {}).items()}
         self.anchor = {name: p.detach().clone().to(device) for name, p in self.trainable.items()}
-        # As in training without privacy, biases, norms and baseline hazards are not decayed.
-        groups = [
-            {"params": [p for p in self.trainable.values() if p.ndim > 1]},
-            {"params": [p for p in self.trainable.values() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        rule = OPTIMISERS[options.optimizer]
-        self.optimiser = rule(groups, lr=learning_rate, weight_decay=options.weight_decay)
+        self.optimizer = LocalOptimizer(
+            options.optimizer, self.trainable.values(), options.weight_decay
+        )
 
     def __call__(self, gradient: Mapping[str, Tensor], learning_rate: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
         for name, parameter in self.trainable.items():
             grad = gradient[name].to(parameter)
             if name in self.correction:
@@ -287,6 +281,6 @@ class _Update:
             parameter.grad = torch.empty_like(parameter).copy_(grad)
         if self.mu > 0:
             proximal_term(self.model, self.anchor, self.mu).backward()
-        self.optimiser.step()
+        self.optimizer.step(learning_rate)
         for parameter in self.trainable.values():
             parameter.grad = None

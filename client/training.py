@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from client.local_optimizer import LocalOptimizer
 from client.shards import Shards, num_shards
 from protocol.errors import TrainingError
 from protocol.training_config import LocalTraining
@@ -21,11 +21,6 @@ from shared_models.execution import Execution
 from shared_models.losses.proximal import proximal_term
 
 __all__ = ["Augment", "Execution", "Loss", "TrainSummary", "learning_rate_at", "train"]
-
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": partial(torch.optim.AdamW, fused=True),
-    "sgd": torch.optim.SGD,
-}
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -205,13 +200,7 @@ class _Loop:
             for name, parameter in model.named_parameters()
             if correction is not None
         ]
-        # Biases, norms and baseline hazards are not decayed: zero is no natural value for them.
-        groups = [
-            {"params": [p for p in self.parameters if p.ndim > 1]},
-            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        rule = OPTIMISERS[options.optimizer]
-        self.optimiser = rule(groups, lr=learning_rate, weight_decay=options.weight_decay)
+        self.optimizer = LocalOptimizer(options.optimizer, self.parameters, options.weight_decay)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -249,8 +238,6 @@ class _Loop:
         return batch
 
     def _step(self, batch: Batch, learning_rate: float, where: str) -> float:
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
         value = self.shards.backward(batch)
         if not math.isfinite(value):
             raise TrainingError(_not_finite("loss", where, value))
@@ -262,7 +249,7 @@ class _Loop:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip_norm))
         if not math.isfinite(norm):
             raise TrainingError(_not_finite("gradient norm", where, norm))
-        self.optimiser.step()
+        self.optimizer.step(learning_rate)
         return value
 
 
