@@ -78,8 +78,8 @@ DROP_OBJECT = (
 class _Connection(sqlite3.Connection):
     """A connection to a database whose rows are pieces of models.
 
-    As SQLite comes, pages have 4 KB, and at every 4 MB, with every few pieces of a model, the log is
-    copied to its place and the disk waited for.
+    As SQLite comes, pages have 4 KB, and at every 4 MB, with every few pieces of a model, the log
+    is copied to its place and the disk waited for.
     """
 
     def __init__(self, *given: Any, **options: Any) -> None:
