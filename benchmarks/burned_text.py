@@ -20,7 +20,7 @@ from client.intake.images import decode
 from client.intake.numpy_file import open_npz
 from client.intake.sorting import sort_study
 from client.intake.stacks import plan_stack
-from client.quality import QualityLimits
+from client.quality_limits import QualityLimits
 from sim.config import PhantomConfig
 from sim.hospitals import make_hospitals
 

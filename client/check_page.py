@@ -22,7 +22,8 @@ from scipy.ndimage import binary_erosion
 
 from client.check import Report
 from client.cohort import Patient
-from client.quality import Quality, QualityLimits
+from client.quality import Quality
+from client.quality_limits import QualityLimits
 from shared_models.labels import LV, MYO, RV
 
 __all__ = ["write_page"]

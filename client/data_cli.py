@@ -20,7 +20,7 @@ from protocol.yaml_files import parse
 if TYPE_CHECKING:
     from client.check import Report
     from client.cohort import Patient
-    from client.quality import QualityLimits
+    from client.quality_limits import QualityLimits
 
 __all__ = ["check_command", "export_masks_command", "sort_command"]
 

@@ -14,7 +14,7 @@ from client.intake.structures import RTSTRUCT
 from client.intake.walking import MAX_STUDY_IMAGES
 from client.overrides import Overruled, told
 from client.pseudonyms import pseudonym
-from client.quality import QualityLimits
+from client.quality_limits import QualityLimits
 from client.reading import Job
 from client.site import Masks
 from protocol.config import Preprocessing

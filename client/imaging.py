@@ -17,7 +17,7 @@ from client.intake.headers import read_header
 from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES, files_below
 from client.overrides import Overruled
 from client.preprocess import Prepared
-from client.quality import QualityLimits
+from client.quality_limits import QualityLimits
 from client.reading import Imaged, Reading, read_patient
 from client.site import Masks
 from protocol.config import Preprocessing

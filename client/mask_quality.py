@@ -8,35 +8,14 @@ Axes: P phases (ED, ES), Z slices base to apex, Y rows, X columns.
 """
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import label
 
+from client.quality_limits import MaskLimits
 from shared_models.labels import CLASS_NAMES, LV, MYO, RV
 
-__all__ = ["MaskLimits", "mask_problems"]
+__all__ = ["mask_problems"]
 
 MIN_PART_PIXELS = 50
-
-
-class MaskLimits(BaseModel):
-    """The section ``quality.masks`` of ``site.yaml``: where a mask is set aside.
-
-    Attributes
-    ----------
-    min_pixels : int
-        Of each class, at each phase, over the stack.
-    min_lv_slices : int
-        Neighbouring slices with left ventricle at end-diastole.
-    min_largest_part : float
-        Share of the left ventricle of a slice that is one piece, least over slices with 50 pixels
-        or more, in [0, 1].
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min_pixels: int = Field(10, ge=1)
-    min_lv_slices: int = Field(5, ge=1)
-    min_largest_part: float = Field(0.8, ge=0, le=1)
 
 
 def mask_problems(labels: np.ndarray, limits: MaskLimits, *, partial: bool = False) -> list[str]:

@@ -20,7 +20,8 @@ from client.intake.nifti import RAS_TO_LPS
 from client.intake.nifti_file import open_nifti
 from client.intake.stacks import BASE_TO_APEX
 from client.placement import Stack
-from client.quality import BURNED_TEXT, QualityLimits
+from client.quality import BURNED_TEXT
+from client.quality_limits import QualityLimits
 from client.volume_study import Refused, VolumeStudy
 from protocol.errors import DataError
 

@@ -14,7 +14,7 @@ from client.archives import upright_affine
 from client.intake.numpy_file import open_npz
 from client.masks import Labelled, map_labels
 from client.placement import Stack
-from client.quality import QualityLimits
+from client.quality_limits import QualityLimits
 from client.reading import judged
 from client.volume_study import Refused, VolumeStudy
 from protocol.errors import DataError

@@ -25,7 +25,8 @@ from client.mask_quality import mask_problems
 from client.masks import Labelled, likely_convention
 from client.placement import Stack, find_lv_centre, systole
 from client.preprocess import Prepared, prepare
-from client.quality import BURNED_TEXT, Quality, QualityLimits, examine_cine, problems
+from client.quality import BURNED_TEXT, Quality, examine_cine, problems
+from client.quality_limits import QualityLimits
 from client.site import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError

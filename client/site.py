@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from client.dictionary import AS_IS, COVARIATES, covariate
 from client.intake.walking import MAX_FILES, MAX_STUDY_IMAGES
 from client.pacs.settings import PacsSettings
-from client.quality import QualityLimits
+from client.quality_limits import QualityLimits
 from client.secure_settings import SecureSettings
 from protocol.config import SiteName
 from protocol.errors import ConfigError

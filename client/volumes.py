@@ -21,7 +21,8 @@ from client.numpy_images import index_archives, read_archive
 from client.placement import Stack, find_lv_centre, systole
 from client.preprocess import Prepared, prepare
 from client.pseudonyms import pseudonym
-from client.quality import BURNED_TEXT, Quality, QualityLimits
+from client.quality import BURNED_TEXT, Quality
+from client.quality_limits import QualityLimits
 from client.reading import Imaged, judged, measurable
 from client.site import Masks
 from client.volume_study import Refused, VolumeStudy

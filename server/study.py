@@ -15,7 +15,6 @@ from server.hospitals import join
 from server.manifest import MANIFEST_FILE
 from server.progress import JOINING, STAGE, Progress
 from server.recording import RecordedGrid, begin_log
-from server.report import write_report
 from server.results import Results, save_results
 from server.sealing import seal_run
 from server.stages import STAGES
@@ -59,6 +58,9 @@ def _run(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> Results
         results = results.model_copy(update={"designs": designs})
     results = results.model_copy(update={"broken_logs": broken_logs(log)})
     save_results(results, run_dir / "results.json")
+    # Here, as drawing takes a second and a half to import, before any hospital could be asked.
+    from server.report import write_report
+
     write_report(results.model_dump(), run_dir / "report.html")
     seal_run(run_dir, study, results)
     return results

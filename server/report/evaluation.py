@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from protocol.evaluation import Role, horizon_key
 from protocol.stats import LifeTable, PairCounts, merge_all
@@ -233,7 +233,7 @@ def _calibration(judged: Judgement) -> Iterator[Row]:
     own = judged.sums.d_calibration
     if own is not None and own.patients.any():
         statistic, freedom = own.chi_square()
-        p = p_value(float(chi2.sf(statistic, freedom)))
+        p = p_value(float(chdtrc(freedom, statistic)))
         text = f"χ² = {number(statistic, 1)}\n{freedom} d.f., p {p}"
         everyone = int(own.patients.sum())
         yield _row("D-calibration (small p: curves are wrong)", text, DASH, (everyone, None))

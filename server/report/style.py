@@ -68,6 +68,14 @@ def new_figure(width_in: float, height_in: float, *, gap: float = 0.02) -> Itera
         yield figure
 
 
+def _lay_out(figure: Figure) -> None:
+    """Place the panels once: ``savefig`` draws a figure that has a layout twice."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def svg(figure: Figure, name: str, description: str) -> Markup:
     """Return the figure as an ``<svg>`` element without links, dates or fixed size.
 
@@ -79,8 +87,10 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
         What a reader who cannot see it should know.
     """
     buffer = io.StringIO()
+    _lay_out(figure)
+    figure.set_dpi(144)
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", dpi=144, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

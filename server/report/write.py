@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from privacy.audit.document import AuditDocument
 from protocol.evaluation import ROLES
@@ -189,7 +189,7 @@ def _life_table_note(title: str, table: LifeTable, summed: bool = False) -> str:
     statistic, freedom = table.log_rank()
     note = f"{title}: "
     if np.isfinite(statistic):
-        p = p_value(float(chi2.sf(statistic, freedom)))
+        p = p_value(float(chdtrc(freedom, statistic)))
         note += f"log-rank χ² = {number(statistic, 1)} ({freedom} d.f.), p {p}"
     else:
         note += "too few groups for a log-rank test"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from protocol.errors import DataError
 
@@ -140,4 +140,4 @@ def _dersimonian_laird(y: np.ndarray, v: np.ndarray) -> tuple[float, float]:
 
 
 def _t(level: float, degrees: int) -> float:
-    return float(stats.t.ppf((1 + level) / 2, degrees))
+    return float(stdtrit(degrees, (1 + level) / 2))

@@ -13,7 +13,8 @@ from client.intake.images import decode
 from client.intake.sorting import sort_study
 from client.intake.stacks import plan_stack
 from client.placement import Stack
-from client.quality import BURNED_TEXT, QualityLimits, examine_cine, problems
+from client.quality import BURNED_TEXT, examine_cine, problems
+from client.quality_limits import QualityLimits
 
 TEXT = "DOE JANE 1933"
 

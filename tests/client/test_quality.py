@@ -10,9 +10,10 @@ from client.intake.headers import read_header
 from client.intake.images import decode
 from client.intake.sorting import sort_study
 from client.intake.stacks import plan_stack
-from client.mask_quality import MaskLimits, mask_problems
+from client.mask_quality import mask_problems
 from client.placement import Stack
-from client.quality import QualityLimits, examine_cine, problems
+from client.quality import examine_cine, problems
+from client.quality_limits import MaskLimits, QualityLimits
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import LV, MYO, RV

@@ -13,7 +13,7 @@ from client.intake.frame import Frame, Pixels
 from client.intake.images import decode, moved
 from client.intake.phases import common_phases, cycle_of, cyclic_distance, onto_phases
 from client.intake.stacks import StackLimits, plan_stack
-from client.quality import QualityLimits
+from client.quality_limits import QualityLimits
 from protocol.errors import DataError
 
 ROW, COLUMN = (0.0, 0.6, -0.8), (-1.0, 0.0, 0.0)
