@@ -1,5 +1,6 @@
 """Fixtures every test may use."""
 
+import gc
 import os
 import shutil
 import sys
@@ -26,6 +27,17 @@ settings.register_profile(
 settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# What is imported and found now stays to the end: half a million objects, which the collector would
+# go through again and again, for a fifth of the time it takes to find the tests.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now out of every later collection."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import linkstate_factory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore import sql_mixin
 from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import (
@@ -75,13 +76,19 @@ def empties(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of a database as Flower makes it and one as it is made here, both empty."""
     folder = tmp_path_factory.mktemp("empty")
     for name, kind in KINDS.items():
-        _made(folder / name, *kind)._engine.dispose()
+        made = _made(folder / name, *kind)
+        # The last connection takes the tables from the log into the file.
+        made.object_store._engine.dispose()
+        made._engine.dispose()
     return folder
 
 
 def _copied(empties: Path, name: str, place: Path) -> SqlLinkState:
     shutil.copy(empties / name, place)
-    return _made(place, *KINDS[name])
+    with pytest.MonkeyPatch.context() as patched:
+        # The copy has all tables; looking whether it has takes most of the time.
+        patched.setattr(sql_mixin, "run_migrations", lambda engine: None)
+        return _made(place, *KINDS[name])
 
 
 @pytest.fixture
