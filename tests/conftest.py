@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ class Watch:
     def __post_init__(self) -> None:
         self.look()
         self.before = set(self.seen)
-        self.seen, self.addresses = {}, set()
+        self.seen = {}
 
     def look(self) -> None:
         """Record the descendants there are now."""
@@ -165,9 +166,13 @@ class Watch:
         while grew:
             more = {pid for pid, stat in stats.items() if stat and stat[1] in family} - family
             family, grew = family | more, bool(more)
-        listening = _listening()
         for pid in family - {self.root} - self.before:
             self.seen[pid] = stats[pid][2]  # type: ignore[index]
+
+    def listen(self) -> None:
+        """Record where those that were seen listen now."""
+        listening = _listening()
+        for pid in self.alive():
             self.addresses |= {listening[i] for i in _sockets(pid) if i in listening}
 
     def alive(self) -> list[int]:
@@ -209,9 +214,15 @@ def watch() -> Iterator[Callable[[int], Watch]]:
     watches: list[Watch] = []
 
     def sample() -> None:
-        while not stop.wait(0.25):
-            for each in watches:
-                each.look()
+        # The kernel takes longer over its table of sockets than over all processes; nobody opens a
+        # door for less than a second.
+        for each in cycle(range(4)):
+            if stop.wait(0.25):
+                return
+            for watched in watches:
+                watched.look()
+                if each == 0:
+                    watched.listen()
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()

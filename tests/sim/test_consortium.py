@@ -242,7 +242,7 @@ def test_the_same_apps_give_the_same_bytes_under_flowers_own_engines(
     assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
     # What serves and what works, which nobody else can reach.
     assert len(watched.seen) >= 4
-    assert watched.addresses <= loopback
+    assert watched.addresses and watched.addresses <= loopback
     left = [path for end in ("key", "secret") for path in (tmp_path / "other").rglob(f"*.{end}")]
     assert left == []
     for name in (MODELS[0], "results.json"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from client.intake.headers import read_header
@@ -57,18 +57,31 @@ def test_segments_land_on_the_images_they_name(
     assert areas[filled[0]] > areas[filled[-1]]
 
 
-def test_a_deflated_mask_is_read_and_a_bomb_is_not(
+def _deflated(path: Path) -> Dataset:
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return dataset
+
+
+def test_a_deflated_mask_is_read(
     masked: tuple[Path, list[Path], StackPlan], tmp_path: Path
 ) -> None:
     site, paths, plan = masked
     masks = load_site(site).masks
     assert masks is not None
-    dataset = dcmread(paths[0])
-    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    small, bomb = tmp_path / "small.dcm", tmp_path / "bomb.dcm"
-    dataset.save_as(small)
-    same = read_segmentations([small, *paths[1:]], plan, masks.labels)
+    _deflated(paths[0]).save_as(tmp_path / "small.dcm")
+    same = read_segmentations([tmp_path / "small.dcm", *paths[1:]], plan, masks.labels)
     assert np.array_equal(same.labels, _labelled(masked).labels)
+
+
+@pytest.mark.parametrize("masked", ["oak"], indirect=True)
+def test_a_mask_that_unfolds_without_end_is_not(
+    masked: tuple[Path, list[Path], StackPlan], tmp_path: Path
+) -> None:
+    site, paths, plan = masked
+    masks = load_site(site).masks
+    assert masks is not None
+    bomb, dataset = tmp_path / "bomb.dcm", _deflated(paths[0])
     dataset.add_new(0x00420011, "OB", bytes(300 << 20))
     dataset.save_as(bomb)
     assert bomb.stat().st_size < 2 << 20

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from typer.testing import CliRunner
 
 from client.cli import app
@@ -37,10 +38,15 @@ def header(path: Path) -> Dataset:
     return dataset
 
 
+def _uid(path: Path) -> UID:
+    with quietly():
+        return dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID
+
+
 def stored(site: Path) -> dict[str, Path]:
     """Return the images of a store by their UID."""
     paths = [path for path in (site / "store").rglob("*") if path.is_file()]
-    return {str(header(path).SOPInstanceUID): path for path in paths}
+    return {str(_uid(path)): path for path in paths}
 
 
 def assert_equal_images(found: dict[str, Path], expected: dict[str, Path]) -> None:
