@@ -25,7 +25,8 @@ from deployment.control import Control
 from deployment.flower import HOST, KEPT_MEMORY, program, variables
 from deployment.node_keys import public_pem, write_node_key
 from deployment.processes import Processes, free_ports, processes
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
 WIDTH = 1120

@@ -43,7 +43,8 @@ def init(
 ) -> None:
     """Make a consortium: its authority, its certificate and its keys."""
     from protocol.yaml_files import parse
-    from server.consortium import Settings, create
+    from server.consortium import Settings
+    from server.founding import create
 
     values = {"name": name, "address": address, "also": also or ()}
     values |= {} if listen is None else {"listen": listen}
@@ -106,7 +107,7 @@ def revoke(
 def renew(directory: Directory, also: Also = None) -> None:
     """Make a new certificate for the server; a server that runs takes it without a break."""
     from server.consortium import load
-    from server.consortium import renew as renew_certificate
+    from server.founding import renew as renew_certificate
 
     renewed = renew_certificate(load(directory), tuple(also or ()), now=datetime.now(UTC))
     Console().print(

@@ -14,11 +14,11 @@ from server.baseline_results import BaselineResults
 from server.cause_results import CauseRow
 from server.design_results import SubgroupRow
 from server.evaluation_results import RoleEvaluation
+from server.history import RoundEntry
 from server.missed import missed_rounds
 from server.missingness import find_defects
 from server.regression_results import RegressionResults
 from server.results import ALL_TOGETHER, Results
-from server.rounds import RoundEntry
 
 __all__ = ["Findings", "config_sha256", "to_results"]
 

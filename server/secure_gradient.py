@@ -11,7 +11,7 @@ from protocol.payload import TrainRequest, with_secure
 from protocol.stats.gradient_sums import GradientSums
 from protocol.summed.gradient import no_gradient, to_arrays
 from server.centre import Centre
-from server.rounds import SiteEntry
+from server.history import SiteEntry
 from server.secure_sum import open_session, secure_sum
 from server.secure_training import Together
 from shared_models.heads.cox_two_phase import RiskSetSums

@@ -25,11 +25,12 @@ from server.centre import Centre
 from server.checkpoints import Checkpoints
 from server.evaluation import evaluate, evaluation_plan
 from server.findings import Findings
+from server.history import RoundEntry, Stage
 from server.initial import prognosis_weights, segmentation_weights, sorting_weights
 from server.progress import RoundProgress
 from server.regression import fit_regression
 from server.risk_sets import events_per_hospital, fit_baseline
-from server.rounds import RoundEntry, Stage, run_rounds
+from server.rounds import run_rounds
 from server.starting import starting_weights
 from server.subgroups import ask_subgroups
 from server.telling import ask_all

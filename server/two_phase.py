@@ -26,13 +26,13 @@ from server.asking import WALL_CLOCK, ask
 from server.centre import Centre
 from server.checkpoints import Checkpoint, Checkpoints
 from server.findings import Findings
+from server.history import RoundEntry, SiteEntry, change_norm
 from server.hospitals import require_quorum
 from server.missed import require_present
 from server.progress import RoundProgress
 from server.replies import Expected, read_reply
 from server.resuming import where_to_go_on
 from server.risk_sets import common_step, pooled_sums
-from server.rounds import RoundEntry, SiteEntry, change_norm
 from server.secure_gradient import NOT_SEEN, summed_gradient
 from server.secure_training import Together
 from server.tensorboard import EventFiles

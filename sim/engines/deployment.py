@@ -26,7 +26,8 @@ from deployment.papers import make_request
 from deployment.private_files import make_private_dir, write_private
 from deployment.processes import Processes, free_ports, processes
 from server.admission import admit, hospitals
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 from server.membership import align
 from sim.engines.contract import (
     RUN_DIR_KEY,

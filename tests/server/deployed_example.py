@@ -10,7 +10,8 @@ from pathlib import Path
 from deployment.flower import HOST
 from deployment.processes import free_ports
 from protocol.errors import ConcorsError
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 from server.supervisor import supervise
 
 

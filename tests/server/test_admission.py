@@ -12,7 +12,8 @@ from deployment.papers import fingerprint_of, make_request, read_welcome
 from protocol import audit
 from protocol.errors import ConfigError, PaperError
 from server.admission import admit, hospitals, revoke
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

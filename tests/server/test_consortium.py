@@ -10,7 +10,8 @@ from cryptography import x509
 
 from protocol import audit
 from protocol.errors import ConfigError
-from server.consortium import Settings, create, load, renew, split_address
+from server.consortium import Settings, load, split_address
+from server.founding import create, renew
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SETTINGS = Settings(name="cordis", address="concors.example.org:8443", also=("10.1.2.3",))

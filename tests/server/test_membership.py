@@ -8,7 +8,8 @@ from deployment.certificates import new_key
 from deployment.control import Node
 from deployment.papers import make_request
 from server.admission import admit, hospitals, revoke
-from server.consortium import Settings, create
+from server.consortium import Settings
+from server.founding import create
 from server.membership import align, node_of
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -38,7 +38,8 @@ from deployment.node_keys import public_pem
 from deployment.papers import fingerprint_of, make_request
 from protocol.errors import ConfigError
 from server.admission import admit, revoke
-from server.consortium import Consortium, renew, split_address
+from server.consortium import Consortium, split_address
+from server.founding import renew
 from server.supervisor import supervise
 
 pytestmark = pytest.mark.slow

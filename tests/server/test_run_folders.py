@@ -18,7 +18,8 @@ from protocol.config import Study, load_study
 from protocol.documents import digest
 from protocol.errors import ConfigError
 from server.admission import admit, revoke
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 from server.initial import prognosis_weights
 from server.manifest import traffic
 from server.run_folders import new_run, resume_run, stop_run

@@ -20,7 +20,8 @@ from deployment.processes import Processes, processes
 from deployment.tasks import Task
 from protocol import audit
 from protocol.errors import ConfigError
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 from server.run_folders import find_run, resume_run, stop_run
 from server.run_keeper import RunKeeper
 from server.run_state import change, read

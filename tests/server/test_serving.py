@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import ConfigError
-from server.consortium import Settings, create
+from server.consortium import Settings
+from server.founding import create
 from server.serving import served
 
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from server.cli import app
-from server.consortium import Consortium, Settings, create
+from server.consortium import Consortium, Settings
+from server.founding import create
 from server.status import is_well
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
