@@ -23,7 +23,7 @@ from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesRespon
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from server import shortcut
-from server.shortcut import OF_NODES, OF_TASKS, shortened
+from server.superlink.shortcut import OF_NODES, OF_TASKS, shortened
 
 PULL = "/v1/fleet/pull-messages"
 

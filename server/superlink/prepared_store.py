@@ -88,7 +88,7 @@ class _Connection(sqlite3.Connection):
         self.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
         # A hospital's model that was dropped is overwritten, whatever SQLite was built to do; the
-        # log keeps it until `server.database_log` empties that.
+        # log keeps it until `server.superlink.database_log` empties that.
         self.execute("PRAGMA secure_delete = ON")
 
 

@@ -16,7 +16,7 @@ from flwr.supercore.utils import uint64_to_int64
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from server.prepared_state import prepare
+from server.superlink.prepared_state import prepare
 
 __all__ = ["adapt", "give_again"]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.doorbells import Doorbells
+from server.superlink.doorbells import Doorbells
 
 
 def test_all_who_listen_hear_it_and_a_bell_goes_with_its_last_listener() -> None:

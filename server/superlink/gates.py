@@ -13,7 +13,7 @@ from typing import Any
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
 from deployment.control import TOKEN_HEADER
-from server.access_log import AccessLog, shown_fingerprint
+from server.superlink.access_log import AccessLog, shown_fingerprint
 
 __all__ = ["MAX_BODY_BYTES", "fleet_gate", "own_gate"]
 

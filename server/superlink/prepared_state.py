@@ -1,7 +1,7 @@
 """Flower's state of runs and uploads in its database, by statements that are made once.
 
-As `server.prepared_store`, and for the same reason. Whatever a round does not ask for is Flower's
-as it was. What is used of flwr is not public; it is pinned to one version.
+As `server.superlink.prepared_store`, and for the same reason. Whatever a round does not ask for is
+Flower's as it was. What is used of flwr is not public; it is pinned to one version.
 """
 
 import logging
@@ -22,7 +22,7 @@ from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from server.prepared_store import OBJECT, PreparedStore, Roomy, run
+from server.superlink.prepared_store import OBJECT, PreparedStore, Roomy, run
 
 __all__ = ["PreparedState", "prepare"]
 

@@ -30,9 +30,9 @@ from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.database_log import empty
-from server.prepared_state import PreparedState, prepare
-from server.prepared_store import PreparedStore
+from server.superlink.database_log import empty
+from server.superlink.prepared_state import PreparedState, prepare
+from server.superlink.prepared_store import PreparedStore
 
 # Flower's own configuration of alembic is an old one.
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator")

@@ -1,8 +1,9 @@
 """The SuperLink as a consortium runs it: ``python -m server.superlink DIR --own-port N ...``.
 
-One application behind two listeners (`server.gates`). Flower's own launcher has one listener, and
-options that a consortium must not use; so this file makes the application itself, from modules that
-flwr does not call public: it is pinned to one version, and they are used here and nowhere else.
+One application behind two listeners (`server.superlink.gates`). Flower's own launcher has one
+listener, and options that a consortium must not use; so this file makes the application itself,
+from modules that flwr does not call public: it is pinned to one version, and they are used in this
+folder and nowhere else.
 """
 
 import argparse
@@ -22,12 +23,12 @@ from flwr.superlink.main import create_app
 
 from deployment.control import token_of
 from deployment.flower import HOST
-from server.access_log import AccessLog
 from server.consortium import Consortium, load, split_address
-from server.database_log import keep_empty
-from server.gates import App, fleet_gate, own_gate
-from server.shortcut import shortened
-from server.superlink_state import adapt
+from server.superlink.access_log import AccessLog
+from server.superlink.database_log import keep_empty
+from server.superlink.gates import App, fleet_gate, own_gate
+from server.superlink.shortcut import shortened
+from server.superlink.state import adapt
 
 __all__ = ["main"]
 

@@ -11,7 +11,7 @@ from flwr.supercore.state.schema.linkstate_models import MessageIns
 from flwr.supercore.state.schema.objectstore_models import StoredObject
 from flwr.superlink.federation import NoOpFederationManager
 
-from server.superlink_state import give_again
+from server.superlink.state import give_again
 
 # Flower's own configuration of alembic is an old one.
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator")

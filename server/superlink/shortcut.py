@@ -31,8 +31,8 @@ from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 from starlette.requests import Request
 
-from server.doorbells import Doorbells
-from server.superlink_state import give_again
+from server.superlink.doorbells import Doorbells
+from server.superlink.state import give_again
 
 __all__ = ["shortened"]
 
@@ -89,7 +89,7 @@ def shortened(app: Any) -> App:
     ----------
     app : FastAPI
         The SuperLink. Requests are read whole, as it reads them itself; those of hospitals are
-        bounded before (`server.gates`).
+        bounded before (`server.superlink.gates`).
     """
     threads, bells = anyio.CapacityLimiter(NUM_THREADS), Doorbells()
 

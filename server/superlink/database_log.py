@@ -1,7 +1,8 @@
 """The log of the server's database, emptied when no run is under way.
 
-What is dropped from the database is overwritten there (`server.prepared_store`), but stays readable
-in SQLite's write-ahead log until that has gone round: after a run, what hospitals sent, for weeks.
+What is dropped from the database is overwritten there (`server.superlink.prepared_store`), but
+stays readable in SQLite's write-ahead log until that has gone round: after a run, what hospitals
+sent, for weeks.
 """
 
 import asyncio

@@ -14,8 +14,8 @@ from deployment.certificates import new_key
 from deployment.control import TOKEN_HEADER
 from deployment.node_keys import public_pem
 from deployment.papers import fingerprint_of
-from server.access_log import AccessLog
-from server.gates import fleet_gate, own_gate
+from server.superlink.access_log import AccessLog
+from server.superlink.gates import fleet_gate, own_gate
 
 CONTROL = "/v1/control/start-run"
 
