@@ -12,7 +12,8 @@ from protocol.stats.gradient_sums import GradientSums
 from protocol.summed.gradient import no_gradient, to_arrays
 from server.centre import Centre
 from server.history import SiteEntry
-from server.secure_sum import open_session, secure_sum
+from server.secure_session import open_session
+from server.secure_sum import secure_sum
 from server.secure_training import Together
 from shared_models.heads.cox_two_phase import RiskSetSums
 

@@ -22,7 +22,8 @@ from protocol.payload import Question, with_secure
 from protocol.secure_groups import role_in
 from protocol.summed import nobody
 from server.centre import Centre
-from server.secure_sum import SecureSession, open_session, secure_sum
+from server.secure_session import SecureSession, open_session
+from server.secure_sum import secure_sum
 
 __all__ = ["SecureQuestions", "Summed"]
 

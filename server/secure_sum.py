@@ -1,61 +1,29 @@
-"""The centre's half of a secure sum: pass keys and sealed shares on, add, and open the total.
+"""The centre's half of a secure sum: pass sealed shares on, add, and open the total.
 
-A session is one exchange, a sum two more. What comes of it is the total over the hospitals that
-sent a vector; the centre holds one total and one reply at a time.
+A session (`server.secure_session`) is one exchange, a sum two more. What comes of it is the total
+over the hospitals that sent a vector; the centre holds one total and one reply at a time.
 """
 
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from flwr.app import RecordDict
-from flwr.serverapp import Grid
 
 from privacy.secure_sum.quantise import WordArray
 from privacy.secure_sum.rounds import open_sum
-from privacy.secure_sum.rules import LEAST_COHORT, least_threshold
 from protocol.config import Study
-from protocol.errors import ConcorsError, PayloadError, PrivacyError, QuorumError
+from protocol.errors import PayloadError, PrivacyError, QuorumError
 from protocol.payload import Answer, Question, Refusal
-from protocol.secure import Advert, MaskedReply, Opening, RoundCall, SessionCall, SharesByOwner
-from server.asking import WALL_CLOCK, Clock, ask
+from protocol.secure import MaskedReply, Opening, SessionCall, SharesByOwner
+from server.asking import ask
 from server.centre import DECLINED
 from server.hospitals import require_quorum
+from server.secure_session import SecureSession, read_with, reasons
 
-__all__ = ["SecureSession", "SecureTotal", "open_session", "secure_sum"]
-
-
-@dataclass(frozen=True)
-class SecureSession:
-    """Who agreed on keys, for what.
-
-    Attributes
-    ----------
-    grid : Grid
-    nodes : mapping
-        Node id by hospital name, of the cohort.
-    study : Study
-    call : SessionCall
-    adverts : tuple of Advert
-        In the cohort's order.
-    refused : dict
-        Who was asked and is not in it.
-    """
-
-    grid: Grid
-    nodes: Mapping[str, int]
-    study: Study
-    call: SessionCall
-    adverts: tuple[Advert, ...]
-    refused: dict[str, Refusal]
-    clock: Clock = WALL_CLOCK
-
-    def round_call(self, weight_cap: float = 1.0, clip_norm: float | None = None) -> RoundCall:
-        """Return the call for one more round."""
-        return RoundCall(self.call, secrets.token_hex(16), self.adverts, weight_cap, clip_norm)
+__all__ = ["SecureTotal", "secure_sum"]
 
 
 @dataclass
@@ -75,87 +43,6 @@ class SecureTotal:
     words: WordArray
     active: list[str] = field(default_factory=list)
     refused: dict[str, Refusal] = field(default_factory=dict)
-
-
-def _least(study: Study, num_hospitals: int) -> int:
-    section = study.secure_aggregation
-    wanted = (section.threshold if section is not None else None) or 0
-    least = section.min_hospitals if section is not None else LEAST_COHORT
-    return max(wanted, min(least, num_hospitals), least_threshold(num_hospitals))
-
-
-def open_session(
-    grid: Grid,
-    nodes: Mapping[str, int],
-    study: Study,
-    purpose: str,
-    *,
-    first_round: int = 1,
-    clock: Clock = WALL_CLOCK,
-) -> SecureSession:
-    """Have hospitals agree on keys; those that refuse or are absent are left out.
-
-    A key is signed together with the names of all who take part, so that without those left out
-    the rest is asked again.
-
-    Raises
-    ------
-    QuorumError
-        If fewer than the study's minimum or its quorum agree.
-    """
-    sites, refused = sorted(nodes), dict[str, Refusal]()
-    section = study.secure_aggregation
-    least = max(LEAST_COHORT, section.min_hospitals if section is not None else 0)
-    while True:
-        if len(sites) < least:
-            raise QuorumError(
-                f"{len(sites)} hospitals agree on keys for a secure sum, expected {least} or more "
-                f"({_reasons(refused)}); mend this and resume."
-            )
-        call = SessionCall(
-            secrets.token_hex(16), purpose, first_round, tuple(sites), _least(study, len(sites))
-        )
-        request = Question(study, "secure_open", {"call": call.to_dict()}).to_records()
-        adverts, absent = dict[str, Advert](), dict[str, Refusal]()
-        here = {site: nodes[site] for site in sites}
-        for site, outcome in ask(
-            grid, here, request, "query.secure_open", study.rounds, group="keys", clock=clock
-        ):
-            advert = _parsed(outcome, partial(_advert, site=site))
-            if isinstance(advert, Refusal):
-                absent[site] = advert
-            else:
-                adverts[site] = advert
-        refused |= absent
-        sites = sorted(adverts)
-        what = f"The keys for {purpose}"
-        require_quorum(sites, refused, study.rounds.quorum, what)
-        if not absent:
-            ordered = tuple(adverts[site] for site in sites)
-            return SecureSession(grid, here, study, call, ordered, refused, clock)
-
-
-def _parsed(outcome: RecordDict | Refusal, read: Callable[[RecordDict], Any]) -> Any:
-    """Return what a reply says, or why it cannot be used."""
-    if isinstance(outcome, Refusal):
-        return outcome
-    try:
-        return read(outcome)
-    except ConcorsError as error:
-        return Refusal.of(error)
-
-
-def _reasons(refused: Mapping[str, Refusal]) -> str:
-    return "; ".join(f"{s}: {refused[s].code} {refused[s].sentence}" for s in sorted(refused))
-
-
-def _advert(records: RecordDict, site: str) -> Advert:
-    where = f"The key of {site}"
-    document = Answer.from_records(records, where).document
-    advert = Advert.from_dict(document.get("advert"), where)
-    if advert.site != site:
-        raise PayloadError(f"{where} is another hospital's; start one node for each.")
-    return advert
 
 
 def secure_sum(
@@ -205,7 +92,9 @@ def secure_sum(
     )
     del request
     for site, outcome in replies:
-        reply = _parsed(outcome, partial(_masked, site=site, call=call, size=size, bits=word_bits))
+        reply = read_with(
+            outcome, partial(_masked, site=site, call=call, size=size, bits=word_bits)
+        )
         del outcome
         if isinstance(reply, Refusal):
             total.refused[site] = reply
@@ -221,7 +110,7 @@ def secure_sum(
     if may_decline and not missing and len(total.active) < call.threshold:
         raise PrivacyError(
             f"{what}: {len(total.active)} hospitals answer and the others' privacy policies forbid "
-            f"it, where {call.threshold} or more must answer ({_reasons(total.refused)}); the "
+            f"it, where {call.threshold} or more must answer ({reasons(total.refused)}); the "
             "study goes on without."
         )
     _require(total.active, missing, call.threshold, study, what)
@@ -248,7 +137,7 @@ def _require(
     if len(valid) < threshold:
         raise QuorumError(
             f"{what}: {len(valid)} hospitals are left, expected {threshold} or more "
-            f"({_reasons(refused)}); mend this and resume."
+            f"({reasons(refused)}); mend this and resume."
         )
 
 
@@ -280,7 +169,7 @@ def _told(
         group="open",
         clock=session.clock,
     ):
-        shares = _parsed(outcome, partial(_shares, site=site))
+        shares = read_with(outcome, partial(_shares, site=site))
         if isinstance(shares, Refusal):
             refused[site] = shares
         else:
@@ -289,7 +178,7 @@ def _told(
     if helpers < call.threshold:
         raise QuorumError(
             f"{what} cannot be opened: {helpers} hospitals told their shares, expected "
-            f"{call.threshold} or more ({_reasons(refused)}); mend this and resume."
+            f"{call.threshold} or more ({reasons(refused)}); mend this and resume."
         )
 
 

@@ -21,7 +21,8 @@ from protocol.config import Study
 from protocol.errors import ConfigError, PayloadError
 from protocol.payload import Refusal, with_secure
 from server.asking import WALL_CLOCK, Clock
-from server.secure_sum import SecureSession, open_session, secure_sum
+from server.secure_session import SecureSession, open_session
+from server.secure_sum import secure_sum
 from strategies import RunningMean
 from strategies.scaffold import control_of
 
