@@ -42,9 +42,19 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first, so that no worker is left with one at the end."""
+    """Put the files with slow tests first, so that no worker is left with one at the end.
+
+    Of the files that share hospitals one comes before all, and the others when these are made.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    share = [item.path for item in items if "quick_hospitals" in getattr(item, "fixturenames", ())]
+
+    def turn(item: pytest.Item) -> int:
+        if item.path in share:
+            return 0 if item.path == share[0] else 2
+        return 1 if item.path in slow else 3
+
+    items.sort(key=turn)
 
 
 WHOLE = ("siemens", "philips", "ge", "canon")

@@ -22,7 +22,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from server import shortcut
+from server.superlink import shortcut
 from server.superlink.shortcut import OF_NODES, OF_TASKS, shortened
 
 PULL = "/v1/fleet/pull-messages"
