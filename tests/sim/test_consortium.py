@@ -76,6 +76,23 @@ def first_run(
     return run_dir
 
 
+@pytest.fixture(scope="session")
+def short_run(
+    consortium: tuple[Study, dict[str, Path]],
+    write_study: Callable[[Study], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path]:
+    """One round of segmentation: the study, and its run in one process."""
+    study, sites = consortium
+    segment = study.segment.model_copy(update={"rounds": 1})
+    file = write_study(
+        study.model_copy(update={"stages": ("survey", "segment"), "segment": segment})
+    )
+    run_dir = tmp_path_factory.mktemp("short")
+    run_local(file, run_dir, list(sites.values()))
+    return file, run_dir
+
+
 def bytes_of(run_dir: Path) -> dict[str, bytes]:
     """Return what a run must reproduce: both models, the results, the report."""
     files = (*MODELS, "results.json", "report.html")
@@ -225,26 +242,22 @@ def test_a_model_trained_here_moves_the_weights(
 @pytest.mark.parametrize("engine", [run_ray, run_deployment], ids=["ray", "deployment"])
 def test_the_same_apps_give_the_same_bytes_under_flowers_own_engines(
     consortium: tuple[Study, dict[str, Path]],
-    write_study: Callable[[Study], Path],
+    short_run: tuple[Path, Path],
     tmp_path: Path,
     engine: Callable[..., None],
     watch: Callable[[int], Any],
     loopback: set[str],
 ) -> None:
-    study, sites = consortium
+    (_, sites), (file, local) = consortium, short_run
     watched = watch(os.getpid())
-    segment = study.segment.model_copy(update={"rounds": 1})
-    short = study.model_copy(update={"stages": ("survey", "segment"), "segment": segment})
-    file = write_study(short)
-    run_local(file, tmp_path / "local", list(sites.values()))
     before = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    engine(file, tmp_path / "other", list(sites.values()))
+    other = tmp_path / "other"
+    engine(file, other, list(sites.values()))
     assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
     # What serves and what works, which nobody else can reach.
     assert len(watched.seen) >= 4
     assert watched.addresses and watched.addresses <= loopback
-    left = [path for end in ("key", "secret") for path in (tmp_path / "other").rglob(f"*.{end}")]
+    left = [path for end in ("key", "secret") for path in other.rglob(f"*.{end}")]
     assert left == []
     for name in (MODELS[0], "results.json"):
-        ours, theirs = ((tmp_path / run / name).read_bytes() for run in ("local", "other"))
-        assert ours == theirs, name
+        assert (local / name).read_bytes() == (other / name).read_bytes(), name
