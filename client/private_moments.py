@@ -11,7 +11,7 @@ from client.cohort import labelled
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.measure import segment_patients, training_values
-from client.segment_validation import overlap_and_agreement
+from client.segment_validation import overlap_sums, overlap_table
 from privacy.noised_sums import Block, clamped, one_cell
 from privacy.policy import PrivacyPolicy
 from protocol.arrays import fingerprint
@@ -158,10 +158,8 @@ def overlap(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> Ans
             return overlap_blocks(np.zeros((0, len(dice))))
         predicted = segment_patients(hospital, study, question.arrays or {}, patients)
         # One patient after the other, as the sums of all no longer tell who adds what.
-        alone = [
-            overlap_and_agreement([patient], [found])[0].moments
-            for patient, found in zip(patients, predicted, strict=True)
-        ]
+        table = overlap_table(patients, predicted)
+        alone = [overlap_sums(table[row : row + 1]).moments for row in range(len(patients))]
         rows = [np.where(m.n > 0, m.mean, np.nan)[: len(dice)] for m in alone]
         return overlap_blocks(np.array(rows))
 

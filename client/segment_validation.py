@@ -3,6 +3,8 @@
 Axes: N patients, C classes, P phases (ED, ES).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from client.cohort import Patient, labelled
@@ -15,18 +17,22 @@ from protocol.stats import QUANTITIES, AgreementSums, OverlapSums
 from shared_models.labels import CLASS_NAMES
 from shared_models.metrics.overlap import agreement
 
-__all__ = ["overlap_and_agreement", "validate"]
+__all__ = ["overlap_sums", "overlap_table", "validate"]
 
 PHASES = ("ED", "ES")
 
 
-def overlap_and_agreement(
-    patients: list[Patient], predicted: list[np.ndarray]
-) -> tuple[OverlapSums, dict[str, AgreementSums]]:
-    """Return overlap by class and phase, and agreement of volumes, of labelled patients."""
+def overlap_table(patients: Sequence[Patient], predicted: Sequence[np.ndarray]) -> np.ndarray:
+    """Return Dice, HD95 and ASSD (mm) of labelled patients, float64 (N, C, P, 3).
+
+    NaN where undefined, as in `shared_models.metrics.overlap`.
+
+    Raises
+    ------
+    DataError
+        If a patient has no expert masks.
+    """
     table = np.full((len(patients), len(CLASS_NAMES), len(PHASES), 3), np.nan)
-    ours: list[dict[str, float]] = []
-    theirs: list[dict[str, float]] = []
     for row, (patient, found) in enumerate(zip(patients, predicted, strict=True)):
         expert = patient.labels
         if expert is None:
@@ -35,12 +41,26 @@ def overlap_and_agreement(
             for phase in range(len(PHASES)):
                 one = agreement(found[phase], expert[phase], label, patient.spacing_mm)
                 table[row, column, phase] = (one.dice, one.hd95_mm, one.assd_mm)
-        ours.append(volumes(found, patient.spacing_mm))
-        theirs.append(volumes(expert, patient.spacing_mm))
-    overlap = OverlapSums.of(
+    return table
+
+
+def overlap_sums(table: np.ndarray) -> OverlapSums:
+    """Return the sums of some rows of `overlap_table`, by class and phase."""
+    return OverlapSums.of(
         *np.moveaxis(table, -1, 0), classes=tuple(CLASS_NAMES.values()), phases=PHASES
     )
-    agreements = {
+
+
+def _agreement(
+    patients: Sequence[Patient], predicted: Sequence[np.ndarray]
+) -> dict[str, AgreementSums]:
+    """Return the agreement of volumes, by quantity, of labelled patients."""
+    ours, theirs = [], []
+    for patient, found in zip(patients, predicted, strict=True):
+        if patient.labels is not None:
+            ours.append(volumes(found, patient.spacing_mm))
+            theirs.append(volumes(patient.labels, patient.spacing_mm))
+    return {
         name: AgreementSums.of(
             name,
             predicted=np.array([values[name] for values in ours]),
@@ -48,7 +68,6 @@ def overlap_and_agreement(
         )
         for name in QUANTITIES
     }
-    return overlap, agreements
 
 
 def validate(hospital: Hospital, question: Question) -> Answer:
@@ -68,12 +87,13 @@ def validate(hospital: Hospital, question: Question) -> Answer:
     if len(patients) < min_cell:
         return Answer({})
     predicted = segment_patients(hospital, study, question.arrays or {}, patients)
-    overlap, agreements = overlap_and_agreement(patients, predicted)
+    overlap = overlap_sums(overlap_table(patients, predicted))
     return Answer(
         {
             "overlap": overlap.suppressed(min_cell).to_dict(),
             "agreement": {
-                name: sums.suppressed(min_cell).to_dict() for name, sums in agreements.items()
+                name: sums.suppressed(min_cell).to_dict()
+                for name, sums in _agreement(patients, predicted).items()
             },
         }
     )

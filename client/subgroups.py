@@ -159,18 +159,17 @@ def _overlap(
     hospital: Hospital, question: Question, patients: list[Patient]
 ) -> dict[str, dict[str, Any]]:
     from client.measure import segment_patients
-    from client.segment_validation import overlap_and_agreement
+    from client.segment_validation import overlap_sums, overlap_table
 
     patients, min_cell = labelled(patients), hospital.config.min_cell
     if not patients:
         return {}
     predicted = segment_patients(hospital, question.study, question.arrays or {}, patients)
-    masks = subgroups(patients)
+    # Once, and not for every group that a patient belongs to.
+    table, masks = overlap_table(patients, predicted), subgroups(patients)
 
     def sums(mask: Mask) -> dict[str, Any]:
-        at = np.flatnonzero(mask).tolist()
-        overlap, _ = overlap_and_agreement([patients[i] for i in at], [predicted[i] for i in at])
-        return overlap.suppressed(min_cell).to_dict()
+        return overlap_sums(table[mask]).suppressed(min_cell).to_dict()
 
     told = _told(masks, lambda mask: (int(mask.sum()),), min_cell)
     return {name: {g: sums(masks[name][g]) for g in groups} for name, groups in told.items()}
