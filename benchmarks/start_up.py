@@ -21,7 +21,11 @@ CASES = {
         "import client.local_optimizer as o; o.LocalOptimizer('adamw', [p], 0.0).step(1.0)",
         "torch.optim.AdamW([p], 1.0, weight_decay=0, fused=True).step()",
     ),
-    "server app": ("", "import server.study", "import server.study, server.report, scipy.stats"),
+    "server app": (
+        "",
+        "import server.study",
+        "import server.study, server.report.write, scipy.stats",
+    ),
     "settings of a site": ("", "import client.site", "import client.site, client.quality"),
 }
 

@@ -47,7 +47,7 @@ def report(
 ) -> None:
     """Write the report of a run again from its results."""
     from privacy.audit.document import load_audit
-    from server.report import write_report
+    from server.report.write import write_report
     from server.results import load_results
     from server.sealing import note_report
 

@@ -152,7 +152,7 @@ def _sorting(results: Results, arm: str, role: Role) -> list[tuple[str, dict[str
 
 
 def _wilson(right: int, total: int) -> dict[str, float]:
-    # A second and a half to import, which few of the studies that are sealed have a use for.
+    # Here: it takes a second or more to import, and few studies have series to sort.
     from scipy.stats import binomtest
 
     bounds = binomtest(right, total).proportion_ci(method="wilson")

@@ -58,8 +58,8 @@ def _run(grid: Grid, study: Study, run_dir: Path, progress: Progress) -> Results
         results = results.model_copy(update={"designs": designs})
     results = results.model_copy(update={"broken_logs": broken_logs(log)})
     save_results(results, run_dir / "results.json")
-    # Here, as drawing takes a second and a half to import, before any hospital could be asked.
-    from server.report import write_report
+    # Here: at the top, no hospital would be asked before all that draws is loaded.
+    from server.report.write import write_report
 
     write_report(results.model_dump(), run_dir / "report.html")
     seal_run(run_dir, study, results)

@@ -10,7 +10,7 @@ from client.cohort import labelled
 from client.hospital import open_hospital
 from client.measure import segment_patients
 from protocol.config import Study
-from server.report import Example
+from server.report.examples import Example
 from shared_models.labels import LV, MYO
 from shared_models.weights import load
 

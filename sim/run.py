@@ -8,7 +8,7 @@ from rich.console import Console
 
 from protocol.config import Study
 from protocol.errors import ConfigError
-from server.report import write_report
+from server.report.write import write_report
 from server.results import Results, load_results, save_results
 from server.sealing import seal_run
 from server.starting import begin_from

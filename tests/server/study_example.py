@@ -26,7 +26,7 @@ from protocol.stats.decision_curve import band_table
 from protocol.stats.reclassification import move_table
 from protocol.stats.timed_pairs import antolini_pairs, auc_pairs, uno_pairs
 from server.calibration import Answers, calibration_starts, fit_together
-from server.report import Example
+from server.report.examples import Example
 
 HORIZON = 60.0
 GRID = monthly_grid(HORIZON)

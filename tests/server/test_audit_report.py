@@ -4,8 +4,8 @@ from pathlib import Path
 
 from privacy.audit.document import AuditDocument, AuditFigure, save_audit
 from server.cli import report
-from server.report import render_report
 from server.report.audit_table import audit_table
+from server.report.write import render_report
 from server.results import Results, save_results
 
 # The smallest study: what is drawn of a larger one has tests of its own.

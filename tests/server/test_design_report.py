@@ -8,10 +8,10 @@ from protocol.stats import PairCounts
 from server.design_results import DesignResults, DesignRun, Optimism, SubgroupRow
 from server.judgements import Overlap, Ranking
 from server.optimism import optimism
-from server.report import render_report
 from server.report.designs import left_out_meta, left_out_table, optimism_table
 from server.report.matrix_figure import matrix_figure
 from server.report.subgroup_table import subgroup_table
+from server.report.write import render_report
 from server.results import Results
 from shared_models.metrics.meta_analysis import random_effects
 

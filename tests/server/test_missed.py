@@ -11,7 +11,7 @@ from protocol.errors import QuorumError
 from protocol.payload import Refusal, TrainRequest
 from server.checkpoints import Checkpoints
 from server.missed import MissedRounds, missed_in_a_row, missed_rounds
-from server.report import render_report
+from server.report.write import render_report
 from server.results import Results
 
 DOWN = {"code": "E200", "sentence": "Disk is full."}

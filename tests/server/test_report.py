@@ -12,8 +12,9 @@ import pytest
 from protocol.errors import PayloadError
 from protocol.stats import ScoreTable, merge_all
 from protocol.stats.table_concordance import harrell_c
-from server.report import Example, render_report, write_report
+from server.report.examples import Example
 from server.report.text import count, interval, mean_sd, number, p_value
+from server.report.write import render_report, write_report
 from server.results import Results
 from shared_models.metrics.meta_analysis import random_effects
 

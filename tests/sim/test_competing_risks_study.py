@@ -16,7 +16,7 @@ from protocol.config import Study
 from protocol.errors import DataError, PayloadError, QuorumError
 from protocol.payload import Question
 from protocol.stats import PairCounts
-from server.report import render_report
+from server.report.write import render_report
 
 
 def _load() -> ModuleType:

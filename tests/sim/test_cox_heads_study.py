@@ -24,7 +24,7 @@ from server.centre import Centre
 from server.findings import Findings, to_results
 from server.hospitals import join
 from server.progress import Progress
-from server.report import render_report
+from server.report.write import render_report
 from server.results import Results
 from server.stages import STAGES
 from shared_models.heads import choose_head

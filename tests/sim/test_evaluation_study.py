@@ -20,7 +20,7 @@ from protocol.stats.calibration_fit import fit_calibration
 from protocol.stats.calibration_step import CalibrationStep
 from protocol.stats.censoring import CensoringCurve
 from protocol.stats.table_concordance import harrell_c
-from server.report import render_report
+from server.report.write import render_report
 from server.results import Results
 from shared_models.weights import load
 

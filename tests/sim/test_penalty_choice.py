@@ -19,7 +19,7 @@ from protocol.stats import Moments
 from protocol.stats.cox import CoxSums
 from server.agreement import merge_moments, scales
 from server.penalty_choice import penalty_path
-from server.report import render_report
+from server.report.write import render_report
 from server.results import Results
 
 

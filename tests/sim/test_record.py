@@ -20,7 +20,7 @@ from protocol.config import Study
 from protocol.errors import QuorumError
 from server.cli import app as server_cli
 from server.model_card import front_matter
-from server.report import write_report
+from server.report.write import write_report
 from server.results import load_results
 from server.study import run_study
 from server.verification import verify_run

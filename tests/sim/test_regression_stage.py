@@ -12,7 +12,7 @@ from flwr.app import Error, Message
 from lifelines import CoxPHFitter
 
 from protocol.errors import QuorumError, TrainingError
-from server.report import render_report
+from server.report.write import render_report
 from server.results import Results, load_results
 
 

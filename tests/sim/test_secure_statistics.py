@@ -16,8 +16,8 @@ from client.policy import site_ledger
 from client.secure_settings import MASKED
 from protocol.config import Study
 from protocol.errors import QuorumError
-from server.report import render_report
 from server.report.pooling import pooled
+from server.report.write import render_report
 from server.results import Results
 from sim.config import PhantomConfig
 from sim.hospitals import make_hospitals
