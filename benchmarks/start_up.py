@@ -2,8 +2,8 @@
 
 Each line is a piece of work in fresh processes, ours and the same with what is usual there or was
 loaded before, taking turns: the first step of an optimizer with `client.local_optimizer` and with
-``torch.optim``; a server app up to its first question, without and with the report; a hospital's
-settings, without and with what measures its images. Processor time, median of several.
+``torch.optim``; the code of a server app, without and with the report's; a hospital's settings,
+without and with what measures its images. Processor time, median of several.
 
 Run on a quiet machine: ``python benchmarks/start_up.py [--repeats 7]``
 """
@@ -21,7 +21,7 @@ CASES = {
         "import client.local_optimizer as o; o.LocalOptimizer('adamw', [p], 0.0).step(1.0)",
         "torch.optim.AdamW([p], 1.0, weight_decay=0, fused=True).step()",
     ),
-    "server app": (
+    "code of a server app": (
         "",
         "import server.study",
         "import server.study, server.report.write, scipy.stats",

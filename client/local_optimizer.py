@@ -1,7 +1,7 @@
 """How a step moves a hospital's weights: AdamW, or plain gradient descent.
 
 The arithmetic is torch's, called as functions: the first object of ``torch.optim`` in a process
-imports torch's compiler, two seconds in which no hospital trains.
+imports torch's compiler, which takes longer than many a hospital's first steps.
 """
 
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ class LocalOptimizer:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Move every parameter that has a gradient, at a learning rate > 0."""
+        """Move every parameter that has a gradient, at a learning rate >= 0."""
         for group, decay in self._groups:
             moved = [parameter for parameter in group if parameter.grad is not None]
             grads = [parameter.grad for parameter in moved if parameter.grad is not None]
@@ -91,7 +91,7 @@ def _sgd(parameters: list[Tensor], grads: list[Tensor], learning_rate: float, de
     sgd(
         parameters,
         grads,
-        [None] * len(parameters),
+        [],
         weight_decay=decay,
         momentum=0.0,
         lr=learning_rate,

@@ -44,7 +44,7 @@ class QualityLimits(BaseModel):
     slice_distance_mm, pixel_mm : tuple of float
         Accepted ranges.
     min_signal_to_noise, min_contrast_to_noise : float
-        See `Quality`.
+        See `client.quality.Quality`.
     max_misalignment_mm : float
         In-plane jump of one slice against its neighbours.
     max_mistriggered : float

@@ -101,8 +101,9 @@ def run_rounds(
     PayloadError
         If the initial arrays cannot be sent, or the server's step is not finite.
     """
+    _require_registered(nodes, max_patients)
     state, metered = strategy.init(arrays), Metered(grid)
-    expected = _expected(nodes, max_patients, arrays, state, study)
+    expected = _expected(max_patients, arrays, state, study)
     secure = None
     if study.secure_aggregation is not None:
         check_summable(state, in_turn)
@@ -151,19 +152,18 @@ def run_rounds(
     return arrays, history
 
 
-def _expected(
-    nodes: Mapping[str, int],
-    max_patients: Mapping[str, int],
-    arrays: Arrays,
-    state: Arrays,
-    study: Study,
-) -> Expected:
-    """Return what is expected of every reply."""
+def _require_registered(nodes: Mapping[str, int], max_patients: Mapping[str, int]) -> None:
     unregistered = sorted(set(nodes) - set(max_patients))
     if unregistered:
         raise ConfigError(
             f"{unregistered[0]} has no patient count from the survey; run the survey stage first."
         )
+
+
+def _expected(
+    max_patients: Mapping[str, int], arrays: Arrays, state: Arrays, study: Study
+) -> Expected:
+    """Return what is expected of every reply."""
     compression = study.rounds.compression
     return Expected(
         layout(arrays),

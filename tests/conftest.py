@@ -34,6 +34,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 gc.disable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect garbage in the process that only hands out tests: it finds none itself."""
+    if config.pluginmanager.hasplugin("dsession"):
+        gc.enable()
+
+
 def pytest_collection_finish() -> None:
     """Leave what is there by now out of every later collection."""
     gc.collect()
@@ -44,17 +50,13 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with slow tests first, so that no worker is left with one at the end.
 
-    Of the files that share hospitals one comes before all, and the others when these are made.
+    One file of those that share hospitals comes before all; the others follow the slow ones, by
+    when the hospitals are usually made.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    share = [item.path for item in items if "quick_hospitals" in getattr(item, "fixturenames", ())]
-
-    def turn(item: pytest.Item) -> int:
-        if item.path in share:
-            return 0 if item.path == share[0] else 2
-        return 1 if item.path in slow else 3
-
-    items.sort(key=turn)
+    sharing = [i.path for i in items if "quick_hospitals" in getattr(i, "fixturenames", ())]
+    turns = dict.fromkeys(sharing, 2) | dict.fromkeys(sharing[:1], 0)
+    items.sort(key=lambda item: turns.get(item.path, 1 if item.path in slow else 3))
 
 
 WHOLE = ("siemens", "philips", "ge", "canon")
@@ -224,8 +226,8 @@ def watch() -> Iterator[Callable[[int], Watch]]:
     watches: list[Watch] = []
 
     def sample() -> None:
-        # The kernel takes longer over its table of sockets than over all processes; nobody opens a
-        # door for less than a second.
+        # The kernel takes longer over its table of sockets than over all processes, so a door that
+        # is open for less than a second may be missed.
         for each in cycle(range(4)):
             if stop.wait(0.25):
                 return

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from itertools import product
 
@@ -71,8 +71,10 @@ def new_figure(width_in: float, height_in: float, *, gap: float = 0.02) -> Itera
 def _lay_out(figure: Figure) -> None:
     """Place the panels once: ``savefig`` draws a figure that has a layout twice."""
     layout = figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(figure)
+    if layout is not None and figure.axes:
+        # As where matplotlib does it: what cannot be laid out is drawn as it is.
+        with suppress(ValueError):
+            layout.execute(figure)
         figure.set_layout_engine("none")
 
 

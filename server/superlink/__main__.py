@@ -2,8 +2,8 @@
 
 One application behind two listeners (`server.superlink.gates`). Flower's own launcher has one
 listener, and options that a consortium must not use; so this file makes the application itself,
-from modules that flwr does not call public: it is pinned to one version, and they are used in this
-folder and nowhere else.
+from modules that flwr does not call public: it is pinned to one version, and what makes the
+application is used in this folder only.
 """
 
 import argparse
