@@ -11,7 +11,7 @@ from client.cohort import labelled
 from client.hospital import Hospital
 from client.kept_answers import Told, tell_once
 from client.measure import segment_patients, training_values
-from client.segment_validation import overlap_sums, overlap_table
+from client.segment_validation import overlap_table
 from privacy.noised_sums import Block, clamped, one_cell
 from privacy.policy import PrivacyPolicy
 from protocol.arrays import fingerprint
@@ -157,11 +157,9 @@ def overlap(hospital: Hospital, question: Question, terms: PrivacyPolicy) -> Ans
         if not patients:
             return overlap_blocks(np.zeros((0, len(dice))))
         predicted = segment_patients(hospital, study, question.arrays or {}, patients)
-        # One patient after the other, as the sums of all no longer tell who adds what.
-        table = overlap_table(patients, predicted)
-        alone = [overlap_sums(table[row : row + 1]).moments for row in range(len(patients))]
-        rows = [np.where(m.n > 0, m.mean, np.nan)[: len(dice)] for m in alone]
-        return overlap_blocks(np.array(rows))
+        # A row a patient, as the sums of all no longer tell who adds what; Dice stands first.
+        rows = overlap_table(patients, predicted)[..., 0]
+        return overlap_blocks(rows.reshape(len(patients), len(dice)))
 
     told = tell_once(hospital, study, terms, "evaluate.segment", asked, blocks)
     moments = told_moments(dice, [(0.0, 1.0)] * len(dice), told, "values", _num_patients(told))

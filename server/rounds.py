@@ -103,7 +103,6 @@ def run_rounds(
     """
     _require_registered(nodes, max_patients)
     state, metered = strategy.init(arrays), Metered(grid)
-    expected = _expected(max_patients, arrays, state, study)
     secure = None
     if study.secure_aggregation is not None:
         check_summable(state, in_turn)
@@ -117,7 +116,7 @@ def run_rounds(
         strategy,
         weight_by,
         in_turn,
-        expected,
+        _expected(max_patients, arrays, state, study),
         audit,
         clock,
         secure,
@@ -127,24 +126,21 @@ def run_rounds(
     packs = study.rounds.compression.down != "none"
     at = where_to_go_on(checkpoints, arrays, state | (as_sent(arrays) if packs else {}), binding)
     arrays, (state, last) = at.arrays, sent_of(at.state)
-    history: list[RoundEntry] = list(at.history)
+    history = list(at.history)
     del at
-    if on_round is not None:
-        for entry in history:
-            on_round(entry)
+    tell = on_round or (lambda entry: None)
+    for entry in history:
+        tell(entry)
     for number in range(len(history) + 1, num_rounds + 1):
         sent = _send(run, number, arrays, state, last)
-        if sent.packed is None:
-            arrays = sent.model
+        arrays = sent.model if sent.packed is None else arrays
         arrays, state, entry = _round(run, RoundStart(number, sent, arrays, state, history))
         last = sent.model if packs else {}
         del sent
         history.append(entry)
         if checkpoints is not None:
-            kept = state | as_sent(last)
-            checkpoints.save(Checkpoint(number, arrays, kept, history, binding))
-        if on_round is not None:
-            on_round(entry)
+            checkpoints.save(Checkpoint(number, arrays, state | as_sent(last), history, binding))
+        tell(entry)
         require_present(history, study.rounds, f"Round {number} of {stage}")
     if checkpoints is not None:
         manifest = {"stage": stage, "study": study.name, "rounds": num_rounds, "binding": binding}

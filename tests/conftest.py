@@ -29,8 +29,8 @@ settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# What is imported and found now stays to the end: half a million objects, which the collector would
-# go through again and again, for a fifth of the time it takes to find the tests.
+# What is imported and found now stays to the end, and the collector would go through it again and
+# again: for a fifth of the time it takes to find the tests.
 gc.disable()
 
 

@@ -63,9 +63,7 @@ def new_figure(width_in: float, height_in: float, *, gap: float = 0.02) -> Itera
     ``gap`` is the space between panels as a share of a panel.
     """
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(wspace=gap))
-        FigureCanvasSVG(figure)
-        yield figure
+        yield Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(wspace=gap))
 
 
 def _lay_out(figure: Figure) -> None:
@@ -88,11 +86,11 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     description : str
         What a reader who cannot see it should know.
     """
-    buffer = io.StringIO()
+    buffer, canvas = io.StringIO(), FigureCanvasSVG(figure)
     _lay_out(figure)
     figure.set_dpi(144)
     with mpl.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

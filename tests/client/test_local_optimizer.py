@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ def gradients(model: nn.Module, step: int) -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("rule", ["adamw", "sgd"])
-def test_the_same_bits_as_torchs_class(rule: str, decay: float) -> None:
+def test_the_same_bits_as_torchs_class(rule: Literal["adamw", "sgd"], decay: float) -> None:
     ours, theirs = network(3).to(memory_format=torch.channels_last), network(3)
     theirs.to(memory_format=torch.channels_last)
-    optimizer = LocalOptimizer(rule, ours.parameters(), decay)  # type: ignore[arg-type]
+    optimizer = LocalOptimizer(rule, ours.parameters(), decay)
     groups = [
         {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0},
