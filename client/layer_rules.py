@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from privacy.layers import RULES, LayerRule, convolution, group_norm, normalised
-from shared_models.channel_norm import ChannelNorm
+from shared_models.channel_norm import ChannelNorm, GroupNorm
 from shared_models.unet import LOGIT_GAIN, ScaledConv2d
 
 __all__ = ["LAYER_RULES"]
@@ -32,6 +32,7 @@ def _scaled_convolution(
 LAYER_RULES: Mapping[type[nn.Module], LayerRule] = {
     **RULES,
     ChannelNorm: _channel_norm,
+    GroupNorm: group_norm,
     ScaledConv2d: _scaled_convolution,
 }
 """The general rules, and those of the layers in ``shared_models``."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from protocol.errors import ConfigError
-from shared_models.channel_norm import ChannelNorm
+from shared_models.channel_norm import ChannelNorm, GroupNorm
 
 __all__ = ["LOGIT_GAIN", "ResidualUnit", "ScaledConv2d", "UNet", "group_norm"]
 
@@ -39,9 +39,9 @@ def group_norm(num_channels: int, channels_per_group: int = 1) -> nn.GroupNorm:
     """
     limit = min(channels_per_group, num_channels)
     size = max(count for count in range(1, limit + 1) if num_channels % count == 0)
-    return (
-        ChannelNorm(num_channels) if size == 1 else nn.GroupNorm(num_channels // size, num_channels)
-    )
+    if size == 1:
+        return ChannelNorm(num_channels)
+    return GroupNorm(num_channels // size, num_channels)
 
 
 class ResidualUnit(nn.Module):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from shared_models.channel_norm import ChannelNorm
+from shared_models.channel_norm import ChannelNorm, GroupNorm
 
 GENERATOR = torch.Generator().manual_seed(8)
 
@@ -66,3 +66,42 @@ def test_other_precisions_are_left_to_group_norm() -> None:
     norm, peer = _norms(4)
     x = torch.randn(2, 4, 3, 3, generator=GENERATOR, dtype=torch.float64)
     assert torch.equal(norm.double()(x), peer(x))
+
+
+def _bf16_and_exact(
+    norm: nn.GroupNorm, peer: nn.GroupNorm, x: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Return what was found, the reference in double precision and the reference's size."""
+    exact = x.detach().double().requires_grad_()
+    pull = torch.randn(x.shape, generator=GENERATOR).bfloat16()
+    y, expected = norm(x), peer(exact)
+    y.backward(pull)
+    expected.backward(pull.double())
+    pairs = [
+        (y, expected),
+        (x.grad, exact.grad),
+        (norm.weight.grad, peer.weight.grad),
+        (norm.bias.grad, peer.bias.grad),
+    ]
+    return [(a.detach(), b.detach(), float(b.detach().abs().max())) for a, b in pairs]
+
+
+@pytest.mark.parametrize(("num_channels", "group"), [(1, 1), (16, 1), (80, 1), (16, 8), (64, 8)])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_bf16_maps_are_rounded_once_and_sums_not_at_all(
+    num_channels: int, group: int, offset: float
+) -> None:
+    norm: nn.GroupNorm = ChannelNorm(num_channels)
+    if group > 1:
+        norm = GroupNorm(num_channels // group, num_channels)
+    peer = nn.GroupNorm(num_channels // group, num_channels).double()
+    x = torch.randn(3, num_channels, 9, 7, generator=GENERATOR) + offset
+    x = x.bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    y, dx, weight, bias = _bf16_and_exact(norm, peer, x)
+    assert y[0].dtype == dx[0].dtype == torch.bfloat16
+    assert weight[0].dtype == bias[0].dtype == torch.float32
+    # Half a unit in the last of bf16's 8 binary places, relative; fp32 sums lose next to nothing.
+    for found, expected, size in (y, dx):
+        assert torch.all((found - expected).abs() <= 2**-8 * expected.abs() + 1e-4 * size)
+    for found, expected, size in (weight, bias):
+        assert torch.all((found - expected).abs() <= 1e-4 * size)
