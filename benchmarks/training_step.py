@@ -2,15 +2,16 @@
 
 Both sides train a U-Net with channels 16-256 and residual units on batches of 16 images of 128 x
 128 (18.6 GFLOP a step for MONAI's). MONAI's ``UNet`` runs with its own ``DiceCELoss`` and
-``torch.optim.Adam`` in fp32, as its tutorials write the loop; ours runs in ``client.training``.
-After every step of ours follows one of theirs, so that whatever else the machine does falls on
-both. Then both train on synthetic hearts for the same number of steps, and the Dice on unseen ones
-is printed.
+``torch.optim.Adam`` in fp32, as its tutorials write the loop; ours runs in ``client.training`` at
+the precision that ``auto`` chooses on this machine. After every step of ours follows one of theirs,
+so that whatever else the machine does falls on both. Then both train on synthetic hearts for the
+same number of steps, and the Dice on unseen ones is printed.
 
 Run on a quiet machine: ``python benchmarks/training_step.py [--threads 2] [--variants]``
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -116,17 +117,19 @@ def time_steps(execution: Execution, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values[WARM_UP:]) for name, values in seconds.items()}
 
 
-def dice_after(model: nn.Module, fit: Callable[[dict[str, Tensor]], None], threads: int) -> float:
+def dice_after(
+    model: nn.Module, fit: Callable[[dict[str, Tensor]], None], execution: Execution
+) -> float:
     """Train on 128 hearts and return the mean Dice of the three classes on 32 others."""
     fit(hearts(128, seed=2))
     test = hearts(32, seed=3)
-    found = predict_labels(model, test["images"], Execution(threads=threads)).numpy()
+    found = predict_labels(model, test["images"], execution).numpy()
     truth = test["labels"].numpy()
     return float(np.mean([dice(found == label, truth == label) for label in CLASS_NAMES]))
 
 
-def compare_dice(threads: int, epochs: int) -> dict[str, float]:
-    """Return the Dice of both sides after the same number of steps."""
+def compare_dice(execution: Execution, epochs: int) -> dict[str, float]:
+    """Return the Dice of both sides after the same steps, each predicting as it trained."""
     torch.manual_seed(0)
     peer, ours = peer_network(), build("unet", {})
     step, rng = peer_step(peer), np.random.default_rng(0)
@@ -138,7 +141,6 @@ def compare_dice(threads: int, epochs: int) -> dict[str, float]:
 
     def fit_ours(records: dict[str, Tensor]) -> None:
         options = LocalTraining(batch_size=BATCH_SIZE, epochs=epochs, augment=False)
-        execution = Execution(threads=threads)
         train(
             ours,
             records,
@@ -150,8 +152,8 @@ def compare_dice(threads: int, epochs: int) -> dict[str, float]:
         )
 
     return {
-        "monai": dice_after(peer, fit_peer, threads),
-        "ours": dice_after(ours, fit_ours, threads),
+        "monai": dice_after(peer, fit_peer, Execution(threads=execution.threads)),
+        "ours": dice_after(ours, fit_ours, execution),
     }
 
 
@@ -161,18 +163,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=10, help="of the Dice check; 0 leaves it out")
-    parser.add_argument("--variants", action="store_true", help="also bf16 and torch.compile")
+    parser.add_argument("--variants", action="store_true", help="also what auto leaves out")
     arguments = parser.parse_args()
     threads = arguments.threads
     torch.set_num_threads(threads)
     models = {"monai": peer_network(), "ours": build("unet", {})}
     print({name: f"{gigaflop(model):.1f} GFLOP a step" for name, model in models.items()})
-    print("auto would choose", Execution.resolve(threads=threads))
-    settings = [Execution("cpu", "fp32", threads, False)]
+    chosen = Execution.resolve("cpu", threads=threads)
+    print("auto chooses", chosen)
+    settings = [chosen]
     if arguments.variants:
-        settings.append(Execution("cpu", "bf16", threads, False))
-        settings.append(Execution("cpu", "fp32", threads, True))
-        settings.append(Execution("cpu", "bf16", threads, True))
+        every = itertools.product((False, True), ("fp32", "bf16"))
+        others = (
+            Execution.resolve("cpu", precision, threads, compiled) for compiled, precision in every
+        )
+        settings += [execution for execution in others if execution != chosen]
     print(f"{'ours with':20}{'ours, ms':>10}{'monai, ms':>11}{'times faster':>14}")
     for execution in settings:
         name = execution.precision + (", compiled" if execution.compile else "")
@@ -180,7 +185,7 @@ def main() -> None:
         ours, theirs = seconds["ours"], seconds["monai"]
         print(f"{name:20}{ours * 1e3:10.0f}{theirs * 1e3:11.0f}{theirs / ours:14.2f}", flush=True)
     if arguments.epochs:
-        found = compare_dice(threads, arguments.epochs)
+        found = compare_dice(chosen, arguments.epochs)
         print("Dice after the same steps:", {k: round(v, 4) for k, v in found.items()})
 
 

@@ -15,7 +15,7 @@ MANY_CHANNELS = 64
 
 
 class _Normalise(torch.autograd.Function):
-    """``y = (x - mean) * rstd * weight + bias`` over each channel of each image, as precise as x."""
+    """``y = (x - mean) * rstd * weight + bias`` for each channel of an image, as precise as x."""
 
     generate_vmap_rule = True
 
