@@ -229,6 +229,8 @@ class SiteConfig(_Frozen):
     min_cell : int
         Counts of 1 to ``min_cell - 1`` patients are withheld from survey and validation; the number
         a stage trains on is sent as it is.
+    device, precision, compile : str
+        As :meth:`shared_models.execution.Execution.resolve` reads them.
     workers : int
         Processes that read DICOM.
     threads : int
