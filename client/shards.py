@@ -19,13 +19,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from protocol.errors import TrainingError
 from shared_models.execution import Execution
 
-__all__ = ["Shards", "num_shards"]
+__all__ = ["Loss", "Shards", "num_shards"]
 
 # A batch is halved twice and no more: a machine that is short of so much is the wrong machine.
 MAX_PARTS = 4
 # What torch's allocator of ordinary memory says; it has no error of its own.
 NO_MEMORY = "can't allocate memory"
-Loss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
+Network = Callable[..., Tensor]
+Loss = Callable[[Network, Mapping[str, Tensor]], Tensor]
 
 
 def num_shards(model: nn.Module, execution: Execution, *, whole_batches: bool = False) -> int:
@@ -50,9 +51,10 @@ class Shards(AbstractContextManager["Shards"]):
     count : int
         Threads, >= 1; with one, the calling thread does the work.
     loss_fn : callable
-        ``loss_fn(model, batch)`` returns the loss of each record, (B,).
+        ``loss_fn(network, batch)`` calls the network and returns the loss of each record, (B,).
     autocast : callable
-        Returns the context of the forward pass; it holds for one thread, so each enters its own.
+        Returns the context in which the network runs, and nothing else: in it, matrix products of
+        a loss would be rounded too. It holds for one thread, so each enters its own.
     compile : bool
         Run the network through ``torch.compile``.
     whole_batches : bool
@@ -154,8 +156,11 @@ class Shards(AbstractContextManager["Shards"]):
         return sum(losses)
 
     def _share(self, index: int, batch: dict[str, Tensor], num_records: int) -> float:
-        with self.autocast():
-            loss = self.loss_fn(self.replicas[index], batch).sum() / num_records
+        def network(*inputs: Tensor) -> Tensor:
+            with self.autocast():
+                return self.replicas[index](*inputs)
+
+        loss = self.loss_fn(network, batch).sum() / num_records
         loss.backward()
         return float(loss.detach())
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from client.local_optimizer import LocalOptimizer
-from client.shards import Shards, num_shards
+from client.shards import Loss, Shards, num_shards
 from protocol.errors import TrainingError
 from protocol.training_config import LocalTraining
 from shared_models.execution import Execution
@@ -23,7 +23,6 @@ from shared_models.losses.proximal import proximal_term
 __all__ = ["Augment", "Execution", "Loss", "TrainSummary", "learning_rate_at", "train"]
 
 Batch = dict[str, Tensor]
-Loss = Callable[[nn.Module, Batch], Tensor]
 Augment = Callable[[Batch, torch.Generator], Batch]
 
 

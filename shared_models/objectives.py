@@ -1,28 +1,33 @@
-"""What is minimised: the loss of a network for each record of a batch of named tensors."""
+"""What is minimised: the loss of a network for each record of a batch of named tensors.
 
-from collections.abc import Mapping
+The network may give bf16; the losses raise it, and are computed in fp32.
+"""
 
-from torch import Tensor, nn
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 from shared_models.heads import HEADS, Head
 from shared_models.losses.segmentation import dice_cross_entropy
 
 __all__ = ["prognosis_objective", "risk_set_objective", "segmentation_objective"]
 
+Network = Callable[..., Tensor]
 
-def segmentation_objective(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+
+def segmentation_objective(model: Network, batch: Mapping[str, Tensor]) -> Tensor:
     """Return Dice + cross-entropy, (B,), of ``images`` (B, 1, Y, X) and ``labels`` (B, Y, X)."""
     return dice_cross_entropy(model(batch["images"]), batch["labels"])
 
 
 def prognosis_objective(
-    model: nn.Module, batch: Mapping[str, Tensor], head: Head = HEADS["logistic_hazard"]
+    model: Network, batch: Mapping[str, Tensor], head: Head = HEADS["logistic_hazard"]
 ) -> Tensor:
     """Return the negative log-likelihood of each patient, (B,), by a survival head.
 
     Parameters
     ----------
-    model : nn.Module
+    model : callable
         ``shared_models.prognosis.Prognosis`` or a network with the same inputs, whose outputs are
         the head's.
     batch : mapping of str to Tensor
@@ -40,7 +45,7 @@ def prognosis_objective(
 
 
 def risk_set_objective(
-    model: nn.Module, batch: Mapping[str, Tensor], head: Head, normaliser: float
+    model: Network, batch: Mapping[str, Tensor], head: Head, normaliser: float
 ) -> Tensor:
     """Return what a Cox head minimises, (B,), so that its mean is the sum over the normaliser.
 

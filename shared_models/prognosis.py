@@ -195,11 +195,15 @@ class Prognosis(nn.Module):
         table = torch.cat((tabular.masked_fill(missing, 0), missing.to(tabular.dtype)), dim=1)
         parts = [table]
         if self.encoder is not None:
-            parts.append(self.drop(self.embed_images(images, slice_present.bool())))
-        fused = self.fusion(torch.cat(parts, dim=1))
+            embedded = self.embed_images(images, slice_present.bool())
+            parts.append(self.drop(embedded).to(tabular.dtype))
+        # A table is small: bf16 would round a patient's covariates and save nothing.
+        with torch.autocast(tabular.device.type, enabled=False):
+            fused = self.fusion(torch.cat(parts, dim=1))
+            common = self.baseline + self.linear(table)
         if not self.shared:
-            return self.baseline + self.linear(table) + fused
-        outputs = self.baseline + self.linear(table) + fused[:, :1]
+            return common + fused
+        outputs = common + fused[:, :1]
         return outputs if self.proportional else outputs + fused[:, 1:]
 
     def embed_images(self, images: Tensor, present: Tensor) -> Tensor:

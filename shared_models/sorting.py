@@ -3,7 +3,7 @@
 Axes: B series, C channels (middle frame, temporal difference), Y rows, X columns, F numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
     return sequence, view
 
 
-def sorting_objective(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def sorting_objective(model: Callable[..., Tensor], batch: Mapping[str, Tensor]) -> Tensor:
     """Return the cross-entropy of sequence and view together, (B,)."""
     sequence, view = split_logits(model(batch["images"], batch["features"]).float())
     return functional.cross_entropy(

@@ -104,7 +104,9 @@ class Tabular(nn.Module):
         """
         missing = missing.bool() | (self.drop_fields(torch.ones_like(tabular)) == 0)
         table = torch.cat((tabular.masked_fill(missing, 0), missing.to(tabular.dtype)), dim=1)
-        return self.body(table)
+        # A table is small: bf16 would round a patient's covariates and save nothing.
+        with torch.autocast(tabular.device.type, enabled=False):
+            return self.body(table)
 
 
 def _check(

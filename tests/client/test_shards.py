@@ -10,6 +10,7 @@ from client.training import train
 from protocol.errors import TrainingError
 from protocol.training_config import LocalTraining
 from shared_models.execution import Execution
+from shared_models.losses.segmentation import dice_cross_entropy
 from shared_models.networks import build
 from shared_models.objectives import segmentation_objective
 
@@ -56,6 +57,17 @@ def test_the_sum_follows_the_weights_and_starts_anew_each_step() -> None:
     segmentation_objective(fresh, BATCH).mean().backward()
     for one, other in zip(model.parameters(), fresh.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_network_runs_in_mixed_precision_and_the_loss_does_not(count: int) -> None:
+    execution, model = Execution(precision="bf16"), build("unet", NETWORK, seed=1)
+    with execution.autocast():
+        logits = model(BATCH["images"])
+    assert logits.dtype == torch.bfloat16
+    exact = dice_cross_entropy(logits.detach().double(), BATCH["labels"]).mean()
+    with Shards(model, count, segmentation_objective, execution.autocast) as shards:
+        assert shards.backward(BATCH) == pytest.approx(float(exact), rel=1e-6)
 
 
 def test_an_error_in_a_share_reaches_the_caller() -> None:

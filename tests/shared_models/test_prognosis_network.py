@@ -93,6 +93,19 @@ def test_without_channels_images_are_ignored() -> None:
     assert torch.equal(model(**dict(inputs, images=inputs["images"] + 1)), model(**inputs))
 
 
+def test_mixed_precision_rounds_images_and_no_covariate() -> None:
+    model, inputs = _network(), _inputs()
+    exact = model(**inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(**inputs)
+    assert mixed.dtype == torch.float32 and not torch.equal(mixed, exact)
+    torch.testing.assert_close(mixed, exact, atol=0.02, rtol=0.02)
+    inputs["slice_present"][:] = False
+    without = model(**inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(**inputs), without)
+
+
 def test_a_patient_does_not_see_the_batch() -> None:
     model, inputs = _network(), _inputs()
     alone = model(**{name: tensor[1:2] for name, tensor in inputs.items()})

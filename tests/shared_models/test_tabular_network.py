@@ -31,6 +31,13 @@ def test_images_are_ignored() -> None:
     assert torch.equal(model(**images, **inputs), model(None, None, **inputs))
 
 
+def test_mixed_precision_rounds_no_covariate() -> None:
+    model, inputs = _network(), _inputs()
+    exact = model(None, None, **inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(None, None, **inputs), exact)
+
+
 @pytest.mark.parametrize("filling", [0.0, 1e6, float("nan")])
 def test_a_missing_field_is_never_read(filling: float) -> None:
     model, inputs = _network(), _inputs()
