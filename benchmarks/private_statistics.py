@@ -20,7 +20,8 @@ from client.hospital import Hospital
 from client.kept_answers import Told
 from client.private_survey import survey_blocks, survey_document
 from client.private_validation import noised_table, table_blocks, time_spans
-from client.site import Outcomes, SiteConfig
+from client.site import SiteConfig
+from client.site_sections import Outcomes
 from client.survey import survey
 from privacy.accountant import Spend, epsilon
 from privacy.noised_sums import FINENESS, Block, noised_sums, squared_sensitivity

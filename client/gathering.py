@@ -16,7 +16,7 @@ from client.overrides import Overruled, told
 from client.pseudonyms import pseudonym
 from client.quality_limits import QualityLimits
 from client.reading import Job
-from client.site import Masks
+from client.site_sections import Masks
 from protocol.config import Preprocessing
 
 __all__ = ["patients_of"]

@@ -19,7 +19,7 @@ from client.overrides import Overruled
 from client.preprocess import Prepared
 from client.quality_limits import QualityLimits
 from client.reading import Imaged, Reading, read_patient
-from client.site import Masks
+from client.site_sections import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 from shared_models.labels import CLASS_NAMES

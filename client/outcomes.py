@@ -11,7 +11,7 @@ from pathlib import Path
 
 from client.dictionary import convert, is_plausible
 from client.follow_up import NO_EVENT_KNOWN, from_dates, parse_event, parse_months
-from client.site import CovariateColumn, Outcomes
+from client.site_sections import CovariateColumn, Outcomes
 from client.tables import read_table
 from protocol.errors import DataError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from client.intake.overruling import Override
 from client.pseudonyms import pseudonym
-from client.site import Images, inside
+from client.site import inside
+from client.site_sections import Images
 from protocol.errors import DataError
 from protocol.series import SEQUENCES, VIEWS
 

@@ -27,7 +27,7 @@ from client.placement import Stack, find_lv_centre, systole
 from client.preprocess import Prepared, prepare
 from client.quality import BURNED_TEXT, Quality, examine_cine, problems
 from client.quality_limits import QualityLimits
-from client.site import Masks
+from client.site_sections import Masks
 from protocol.config import Preprocessing
 from protocol.errors import DataError
 

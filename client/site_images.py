@@ -13,7 +13,8 @@ from client.imaging import read_dicom_site
 from client.intake.challenge_contours import read_link
 from client.overrides import Overruled, overrides_digest, site_overrides
 from client.reading import Imaged
-from client.site import Images, SiteConfig, inside, site_sorter
+from client.site import SiteConfig, inside, site_sorter
+from client.site_sections import Images
 from client.volumes import read_volume_site
 from protocol.config import Preprocessing
 from protocol.errors import ConfigError, DataError

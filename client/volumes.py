@@ -24,7 +24,7 @@ from client.pseudonyms import pseudonym
 from client.quality import BURNED_TEXT, Quality
 from client.quality_limits import QualityLimits
 from client.reading import Imaged, judged, measurable
-from client.site import Masks
+from client.site_sections import Masks
 from client.volume_study import Refused, VolumeStudy
 from protocol.config import Preprocessing
 from protocol.errors import DataError

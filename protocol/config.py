@@ -14,7 +14,8 @@ from protocol.compression_config import Compression
 from protocol.errors import ConfigError
 from protocol.privacy_config import PrivacyAsked
 from protocol.secure_config import SecureAggregation
-from protocol.survival_config import COX_WEIGHTS, Prognosis, Regression
+from protocol.study_rules import RULES
+from protocol.survival_config import Prognosis, Regression
 from protocol.training_config import LocalTraining, Network, Strategy, check_together
 from protocol.validation_config import HoldOut, Validation
 from protocol.yaml_files import Frozen, parse, read_yaml
@@ -213,135 +214,10 @@ class Study(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        for stage, section in (("regression", self.regression), ("prognosis", self.prognosis)):
-            if stage not in self.stages:
-                continue
-            if section.measurements and "measure" not in self.stages:
-                raise ValueError(
-                    f"{stage}.measurements need the stage measure; add it, or use covariates only"
-                )
-        if "regression" in self.stages:
-            if not self.regression.names:
-                raise ValueError("the stage regression has no covariate; name some in regression")
-            by_hospital = self.regression.fold_by == "hospitals"
-            if self.regression.chooses_penalty and by_hospital and len(self.hospitals.train) < 2:
-                raise ValueError(
-                    "one training hospital cannot be left out for regression.penalty; set "
-                    "regression.fold_by to patients"
-                )
-            # The measure stage computes what prognosis lists.
-            strange = set(self.regression.measurements) - set(self.prognosis.measurements)
-            if strange:
-                raise ValueError(
-                    f"regression.measurements has {min(strange)}, which prognosis.measurements "
-                    "has not; list it there too"
-                )
+    def _together(self) -> Self:
+        for rule in RULES:
+            rule(self)
         return self
-
-    @model_validator(mode="after")
-    def _designed(self) -> Self:
-        designs = self.validate_.designs
-        if "bootstrap" in designs and "regression" not in self.stages:
-            raise ValueError(
-                "the design bootstrap refits the Cox regression; add the stage regression"
-            )
-        if "bootstrap" in designs and self.regression.missing == "impute":
-            raise ValueError(
-                "the design bootstrap cannot refit an imputed regression; set regression.missing "
-                "to complete or indicator"
-            )
-        others = [design for design in designs if design != "bootstrap"]
-        if others and not {"segment", "regression", "prognosis"} & set(self.stages):
-            raise ValueError(f"the design {others[0]} has no model to judge; add a stage that fits")
-        if others and (len(self.hospitals.train) < 2 or self.hospitals.internal):
-            raise ValueError(
-                f"the design {others[0]} needs two training hospitals at least, and none internal"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _summable(self) -> Self:
-        section = self.secure_aggregation
-        if section is None:
-            return self
-        least = max(section.min_hospitals, section.threshold or 0)
-        if len(self.hospitals.train) < least:
-            raise ValueError(
-                f"secure_aggregation needs {least} training hospitals and there are "
-                f"{len(self.hospitals.train)}; name more, or leave it out"
-            )
-        everything = section.cover == "everything"
-        for design in self.validate_.designs:
-            if design != "bootstrap" or not everything:
-                raise ValueError(
-                    f"the design {design} asks hospitals one by one, which secure_aggregation "
-                    "does not; leave it out"
-                )
-        for stage in ("sort", "segment", "prognosis"):
-            strategy = getattr(self, stage).strategy
-            if stage in self.stages and (strategy.name == "scaffold" or strategy.ask != "all"):
-                raise ValueError(
-                    f"{stage}.strategy looks at the update of one hospital (scaffold, or one in "
-                    "turn), and secure_aggregation shows sums only; choose another"
-                )
-        if "prognosis" in self.stages and self.prognosis.head in COX_WEIGHTS and not everything:
-            raise ValueError(
-                f"the head {self.prognosis.head} needs sums over risk sets, which "
-                "secure_aggregation covers only where it covers everything; choose another head"
-            )
-        if self.prognosis.head == "cox_two_phase" and section.updates is not None:
-            raise ValueError(
-                "secure_aggregation.updates adds noise to updates, and the head cox_two_phase "
-                "sends gradients; choose another head, or leave updates out"
-            )
-        if "regression" in self.stages:
-            self._summable_regression()
-        return self
-
-    @model_validator(mode="after")
-    def _compressible(self) -> Self:
-        compression = self.rounds.compression
-        if not compression.is_used:
-            return self
-        if self.secure_aggregation is not None:
-            raise ValueError(
-                "rounds.compression and secure_aggregation exclude each other: masks cancel only "
-                "in the exact numbers of the field they are added in; set compression to none"
-            )
-        for stage in ("sort", "segment", "prognosis"):
-            strategy = getattr(self, stage).strategy
-            if stage in self.stages and strategy.name == "scaffold":
-                raise ValueError(
-                    f"{stage}.strategy scaffold computes a hospital's control variate from its "
-                    "model at both ends, and a compressed model is not the hospital's own; set "
-                    "rounds.compression to none, or choose another strategy"
-                )
-            if stage in self.stages and strategy.ask != "all" and compression.down != "none":
-                raise ValueError(
-                    f"{stage}.strategy asks one hospital in turn, which never has the model of the "
-                    "round before; set rounds.compression.down to none"
-                )
-        if "prognosis" in self.stages and self.prognosis.head == "cox_two_phase":
-            raise ValueError(
-                "the head cox_two_phase adds up exact gradients, not models; set "
-                "rounds.compression to none, or choose another head"
-            )
-        return self
-
-    def _summable_regression(self) -> None:
-        section, secure = self.regression, self.secure_aggregation
-        if section.chooses_penalty and section.fold_by == "hospitals":
-            raise ValueError(
-                "secure_aggregation covers no penalty chosen by leaving hospitals out, whose "
-                "difference shows each hospital; set regression.fold_by to patients"
-            )
-        plain = section.form != "stratified" or section.missing == "impute"
-        if plain and secure is not None and secure.cover == "training":
-            raise ValueError(
-                "secure_aggregation covers the pooled form and imputation only where it covers "
-                "everything; set secure_aggregation.cover, or fit the stratified form"
-            )
 
     @property
     def covariates(self) -> tuple[str, ...]:

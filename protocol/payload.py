@@ -5,21 +5,17 @@ travels, one ``ArrayRecord``, to which a train request may add the centre's cont
 these classes cannot express cannot leave a hospital.
 """
 
-import math
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Self
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
 from protocol.arrays import Arrays
 from protocol.config import Study
-from protocol.documents import check_keys, decode, encode
-from protocol.errors import ConfigError, PayloadError
+from protocol.envelope import is_count, is_rate, need, pack, read_study, study_text, unpack
 from protocol.records import from_array_record, to_array_record
 from protocol.refusal import Refusal
-from protocol.yaml_files import parse
 
 __all__ = [
     "MAX_MODEL_BYTES",
@@ -29,8 +25,6 @@ __all__ = [
     "Refusal",
     "TrainReply",
     "TrainRequest",
-    "with_control_round",
-    "with_secure",
 ]
 
 MAX_MODEL_BYTES = 4 * 2**30
@@ -38,74 +32,6 @@ MAX_METRICS = 256
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 METRIC_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 TRAIN_STAGES = ("sort", "segment", "prognosis")
-
-
-def _pack(kind: str, document: dict[str, Any], arrays: Arrays | None) -> RecordDict:
-    text = encode(document | {"kind": kind}, f"The document of a {kind}")
-    records = RecordDict({"document": ConfigRecord({"json": text})})
-    if arrays is not None:
-        records["arrays"] = to_array_record(arrays)
-    return records
-
-
-def _unpack(
-    records: RecordDict,
-    kind: str,
-    keys: tuple[str, ...],
-    where: str,
-    names: frozenset[str] = frozenset({"document", "arrays"}),
-    optional: frozenset[str] = frozenset(),
-) -> tuple[dict[str, Any], ArrayRecord | None]:
-    """Return the checked document of a message and its still encoded arrays, if any."""
-    where = f"{where} ({kind})"
-    config, arrays = records.get("document"), records.get("arrays")
-    if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
-        raise PayloadError(f"{where} has no document; both ends must run the same version.")
-    # The heads of the hospital's logs stand beside the document (`protocol.custody`).
-    if not records.keys() <= names or set(config) - {"heads"} != {"json"}:
-        raise PayloadError(f"{where} has unknown records; both ends must run the same version.")
-    text = config["json"]
-    if not isinstance(text, str):
-        raise PayloadError(f"{where} has no JSON text; both ends must run the same version.")
-    document = decode(text, where)
-    check_keys(document, frozenset((*keys, "kind")) | (optional & document.keys()), where)
-    if document["kind"] != kind:
-        raise PayloadError(f"{where} is of another kind; both ends must run the same version.")
-    return document, arrays
-
-
-def _need(condition: bool, where: str, problem: str) -> None:
-    if not condition:
-        raise PayloadError(f"{where}: {problem}; both ends must run the same version.")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_rate(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
-
-
-def _study_text(study: Study) -> str:
-    return encode(study.model_dump(mode="json", by_alias=True), "The study")
-
-
-@lru_cache(maxsize=8)
-def _parsed(text: str, where: str) -> Study:
-    return parse(Study, decode(text, where), where)
-
-
-def _study(text: Any, where: str) -> Study:
-    """Return the checked study; hospitals that share a process share the (frozen) result.
-
-    The study travels as a text within the document, so that it is known again without reading it.
-    """
-    _need(isinstance(text, str), where, "the study is no text")
-    try:
-        return _parsed(text, where)
-    except ConfigError as error:
-        raise PayloadError(error.sentence) from error
 
 
 class Base(NamedTuple):
@@ -143,7 +69,7 @@ class TrainRequest:
         SCAFFOLD's ``c``, by the names of the model; None for every other strategy.
     control_round : int
         The last round after which the centre counted the control variate of the hospital that
-        is asked; 0 for none. See `with_control_round`.
+        is asked; 0 for none. See `protocol.addressed.with_control_round`.
     base : Base or None
         Of what the model is the packed change; None where it is whole.
     """
@@ -160,7 +86,7 @@ class TrainRequest:
     def to_records(self) -> RecordDict:
         """Return the message's content; the numbers are copied once."""
         document = {
-            "study": _study_text(self.study),
+            "study": study_text(self.study),
             "stage": self.stage,
             "round_index": self.round_index,
             "agreed": self.agreed,
@@ -168,9 +94,9 @@ class TrainRequest:
         if self.base is not None:
             document["base"] = self.base._asdict()
         if self.control is None:
-            return _pack("train request", document, self.arrays)
+            return pack("train request", document, self.arrays)
         document["control_round"] = self.control_round
-        records = _pack("train request", document, self.arrays)
+        records = pack("train request", document, self.arrays)
         records["control"] = to_array_record(self.control)
         return records
 
@@ -187,20 +113,20 @@ class TrainRequest:
         keys, names = ["study", "stage", "round_index", "agreed"], {"document", "arrays"}
         if "control" in records:
             keys, names = [*keys, "control_round"], {*names, "control"}
-        document, record = _unpack(
+        document, record = unpack(
             records, "train request", tuple(keys), where, frozenset(names), frozenset({"base"})
         )
         stage, round_index, agreed = (document[key] for key in keys[1:4])
-        _need(stage in TRAIN_STAGES, where, "the stage is unknown")
-        _need(_is_count(round_index) and round_index >= 1, where, "the round is not 1 or later")
-        _need(isinstance(agreed, dict), where, "the agreed values are no object")
-        _need(record is not None, where, "the model is missing")
-        study = _study(document["study"], where)
+        need(stage in TRAIN_STAGES, where, "the stage is unknown")
+        need(is_count(round_index) and round_index >= 1, where, "the round is not 1 or later")
+        need(isinstance(agreed, dict), where, "the agreed values are no object")
+        need(record is not None, where, "the model is missing")
+        study = read_study(document["study"], where)
         arrays = from_array_record(record, where, max_bytes)
         control, control_round = None, document.get("control_round", 0)
         if "control" in records:
-            good = _is_count(control_round) and control_round < round_index
-            _need(good, where, "the control round is not an earlier one")
+            good = is_count(control_round) and control_round < round_index
+            need(good, where, "the control round is not an earlier one")
             control = _control(records["control"], where, max_bytes)
         base = _base(document["base"], round_index, where) if "base" in document else None
         return cls(study, stage, round_index, agreed, arrays, control, control_round, base)
@@ -208,48 +134,19 @@ class TrainRequest:
 
 def _base(value: Any, round_index: int, where: str) -> Base:
     good = isinstance(value, dict) and value.keys() == set(Base._fields)
-    _need(good, where, "the model's base is not described")
+    need(good, where, "the model's base is not described")
     base = Base(**value)
-    good = _is_count(base.round_index) and 1 <= base.round_index < round_index
-    _need(good, where, "the model's base is of no earlier round")
+    good = is_count(base.round_index) and 1 <= base.round_index < round_index
+    need(good, where, "the model's base is of no earlier round")
     prints = (base.before, base.after)
     good = all(isinstance(text, str) and FINGERPRINT.fullmatch(text) for text in prints)
-    _need(good, where, "the model's base has no fingerprint")
+    need(good, where, "the model's base has no fingerprint")
     return base
 
 
 def _control(record: Any, where: str, max_bytes: int) -> Arrays:
-    _need(isinstance(record, ArrayRecord), where, "the control variate is no arrays")
+    need(isinstance(record, ArrayRecord), where, "the control variate is no arrays")
     return from_array_record(record, f"{where}, control variate", max_bytes)
-
-
-def with_control_round(records: RecordDict, control_round: int) -> RecordDict:
-    """Return a train request to another hospital: the same arrays, uncopied, and its own round.
-
-    Parameters
-    ----------
-    records : RecordDict
-        The content of a train request that carries a control variate.
-    """
-    document = decode(str(records["document"]["json"]), "A train request")
-    text = encode(document | {"control_round": control_round}, "The document of a train request")
-    return RecordDict({**records, "document": ConfigRecord({"json": text})})
-
-
-def with_secure(records: RecordDict, secure: dict[str, Any]) -> RecordDict:
-    """Return a train request or question that is to be answered by a masked vector.
-
-    Parameters
-    ----------
-    records : RecordDict
-        The content of the plain one; its arrays are not copied.
-    secure : dict
-        `protocol.secure.RoundCall.to_dict`, which goes into ``agreed["secure"]``.
-    """
-    document = decode(str(records["document"]["json"]), "A request")
-    document["agreed"] = {**document["agreed"], "secure": secure}
-    text = encode(document, "The document of a request")
-    return RecordDict({**records, "document": ConfigRecord({"json": text})})
 
 
 @dataclass(frozen=True)
@@ -290,7 +187,7 @@ class TrainReply:
         }
         if self.rate_sum is not None:
             document["rate_sum"] = self.rate_sum
-        return _pack("train reply", document, self.arrays)
+        return pack("train reply", document, self.arrays)
 
     @classmethod
     def from_records(
@@ -314,18 +211,18 @@ class TrainReply:
             If keys, types or sizes are not what this version sends.
         """
         keys = ("num_patients", "num_events", "metrics", *(["rate_sum"] if controlled else []))
-        document, record = _unpack(records, "train reply", keys, where)
+        document, record = unpack(records, "train reply", keys, where)
         num_patients, num_events, metrics = (document[key] for key in keys[:3])
-        _need(_is_count(num_patients), where, "num_patients is not a count of 0 or more")
-        _need(_is_count(num_events), where, "num_events is not a count of 0 or more")
-        _need(isinstance(metrics, dict) and len(metrics) <= MAX_METRICS, where, "bad metrics")
+        need(is_count(num_patients), where, "num_patients is not a count of 0 or more")
+        need(is_count(num_events), where, "num_events is not a count of 0 or more")
+        need(isinstance(metrics, dict) and len(metrics) <= MAX_METRICS, where, "bad metrics")
         for name, value in metrics.items():
             good = METRIC_NAME.fullmatch(name) and type(value) in (int, float)
-            _need(bool(good), where, "a metric is not a plain name with a number")
+            need(bool(good), where, "a metric is not a plain name with a number")
         rate_sum = document.get("rate_sum")
-        good = not controlled or _is_rate(rate_sum)
-        _need(good, where, "rate_sum is not a number above 0")
-        _need(record is not None, where, "the model is missing")
+        good = not controlled or is_rate(rate_sum)
+        need(good, where, "rate_sum is not a number above 0")
+        need(record is not None, where, "the model is missing")
         arrays = from_array_record(record, where, max_bytes)
         known = {name: float(value) for name, value in metrics.items()}
         return cls(arrays, num_patients, num_events, known, rate_sum)
@@ -351,11 +248,11 @@ class Question:
     def to_records(self) -> RecordDict:
         """Return the message's content."""
         document = {
-            "study": _study_text(self.study),
+            "study": study_text(self.study),
             "topic": self.topic,
             "agreed": self.agreed,
         }
-        return _pack("question", document, self.arrays)
+        return pack("question", document, self.arrays)
 
     @classmethod
     def from_records(cls, records: RecordDict, max_bytes: int = MAX_MODEL_BYTES) -> Self:
@@ -368,12 +265,12 @@ class Question:
         """
         where = "The centre's question"
         keys = ("study", "topic", "agreed")
-        document, record = _unpack(records, "question", keys, where)
+        document, record = unpack(records, "question", keys, where)
         topic, agreed = document["topic"], document["agreed"]
-        _need(isinstance(topic, str), where, "the topic is no text")
-        _need(isinstance(agreed, dict), where, "the agreed values are no object")
+        need(isinstance(topic, str), where, "the topic is no text")
+        need(isinstance(agreed, dict), where, "the agreed values are no object")
         arrays = None if record is None else from_array_record(record, where, max_bytes)
-        return cls(_study(document["study"], where), topic, agreed, arrays)
+        return cls(read_study(document["study"], where), topic, agreed, arrays)
 
 
 @dataclass(frozen=True)
@@ -390,7 +287,7 @@ class Answer:
         PayloadError
             If the document holds a NaN or anything else JSON cannot carry.
         """
-        return _pack("answer", {"answer": self.document}, None)
+        return pack("answer", {"answer": self.document}, None)
 
     @classmethod
     def from_records(cls, records: RecordDict, where: str) -> Self:
@@ -401,7 +298,7 @@ class Answer:
         PayloadError
             If it is not one JSON object, or brings arrays.
         """
-        document, record = _unpack(records, "answer", ("answer",), where)
-        _need(record is None, where, "an answer brings no arrays")
-        _need(isinstance(document["answer"], dict), where, "the answer is no object")
+        document, record = unpack(records, "answer", ("answer",), where)
+        need(record is None, where, "an answer brings no arrays")
+        need(isinstance(document["answer"], dict), where, "the answer is no object")
         return cls(document["answer"])

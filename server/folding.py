@@ -11,11 +11,12 @@ from typing import Any, Literal
 from flwr.app import RecordDict
 
 from protocol import audit as audit_log
+from protocol.addressed import with_control_round
 from protocol.arrays import Arrays
 from protocol.config import Study
 from protocol.control import control_change
 from protocol.errors import MissingModelError, PayloadError
-from protocol.payload import Refusal, TrainReply, with_control_round
+from protocol.payload import Refusal, TrainReply
 from server.asking import Clock, ask
 from server.downlink import Broadcast
 from server.history import RoundEntry, SiteEntry, Stage

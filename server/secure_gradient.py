@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from privacy.secure_sum.statistics import num_words, unpack_statistics
+from protocol.addressed import with_secure
 from protocol.arrays import Arrays, layout
 from protocol.errors import ConfigError, QuorumError
-from protocol.payload import TrainRequest, with_secure
+from protocol.payload import TrainRequest
 from protocol.stats.gradient_sums import GradientSums
 from protocol.summed.gradient import no_gradient, to_arrays
 from server.centre import Centre

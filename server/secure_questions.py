@@ -15,10 +15,11 @@ import numpy as np
 
 from privacy.secure_sum.quantise import WordArray
 from privacy.secure_sum.statistics import num_words, unpack_statistics
+from protocol.addressed import with_secure
 from protocol.arrays import Arrays, fingerprint
 from protocol.documents import digest
 from protocol.errors import ConfigError
-from protocol.payload import Question, with_secure
+from protocol.payload import Question
 from protocol.secure_groups import role_in
 from protocol.summed import nobody
 from server.centre import Centre

@@ -16,10 +16,11 @@ from flwr.serverapp import Grid
 from privacy.secure_sum.packing import COUNTS, METRICS, Packing
 from privacy.secure_sum.quantise import FixedPoint
 from privacy.updates import PrivateUpdates, epsilon_after, next_clip_norm
+from protocol.addressed import with_secure
 from protocol.arrays import Arrays, layout
 from protocol.config import Study
 from protocol.errors import ConfigError, PayloadError
-from protocol.payload import Refusal, with_secure
+from protocol.payload import Refusal
 from server.asking import WALL_CLOCK, Clock
 from server.secure_session import SecureSession, open_session
 from server.secure_sum import secure_sum

@@ -49,7 +49,7 @@ class Execution:
             ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         precision : str
             ``"auto"``, ``"fp32"`` or ``"bf16"``. On a CPU ``auto`` is bf16 only where the processor
-            multiplies bf16 matrices itself (AMX), where a step of the U-Net takes a sixth less:
+            multiplies bf16 matrices itself (AMX), where a step of the U-Net takes a quarter less:
             without that, oneDNN converts back and forth and a step gets slower, not faster.
         threads : int
             CPU threads, >= 1.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from client.outcomes import OutcomeTable, read_outcomes
-from client.site import CovariateColumn, Outcomes
+from client.site_sections import CovariateColumn, Outcomes
 from protocol.errors import DataError
 
 COLUMNS = Outcomes(path="outcomes.csv", patient="id", months="fu", event="ev")

@@ -23,7 +23,8 @@ from client.private_moments import overlap_blocks
 from client.private_survey import survey, survey_blocks
 from client.private_validation import noised_table, score_blocks, table_blocks, time_spans
 from client.quantities import MEASUREMENTS
-from client.site import Images, Outcomes, SiteConfig
+from client.site import SiteConfig
+from client.site_sections import Images, Outcomes
 from client.survey import covariate_matrix, had_event, has_outcome
 from client.survey import survey as exact_survey
 from privacy.noised_sums import (

@@ -10,7 +10,8 @@ import pytest
 
 from client.cohort import Cohort, Patient, Refusal
 from client.hospital import Hospital
-from client.site import Images, SiteConfig
+from client.site import SiteConfig
+from client.site_sections import Images
 from client.survey import survey
 from protocol.config import Study
 from protocol.payload import Question

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.outcomes import read_outcomes
-from client.site import CovariateColumn, Outcomes
+from client.site_sections import CovariateColumn, Outcomes
 from client.tables import MAX_CELL_CHARS, read_table
 from protocol.errors import DataError
 

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from protocol.addressed import with_control_round
 from protocol.arrays import fingerprint
 from protocol.audit import START, Head
 from protocol.config import Study
 from protocol.custody import Heads, attach_heads, carried, heads_in, subject
 from protocol.documents import digest
 from protocol.errors import PayloadError
-from protocol.payload import Answer, Question, TrainReply, TrainRequest, with_control_round
+from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 HEADS = Heads(Head(7, "a" * 64), Head(2, "b" * 64), (0.5, 1e-5))
 STUDY = Study.model_validate({"name": "s", "seed": 1, "hospitals": {"train": ["a", "b"]}})

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from protocol.addressed import with_control_round
 from protocol.config import Study
 from protocol.errors import PayloadError
-from protocol.payload import Answer, Question, TrainReply, TrainRequest, with_control_round
+from protocol.payload import Answer, Question, TrainReply, TrainRequest
 
 ARRAYS = {"w": np.arange(4, dtype=np.float32)}
 
