@@ -11,7 +11,7 @@ from typing import Any
 
 from protocol.errors import PayloadError
 
-__all__ = ["MAX_DOCUMENT_BYTES", "check_keys", "decode", "digest", "encode"]
+__all__ = ["MAX_DOCUMENT_BYTES", "check_keys", "decode", "digest", "encode", "need"]
 
 MAX_DOCUMENT_BYTES = 8 * 2**20
 
@@ -105,3 +105,9 @@ def check_keys(document: dict[str, Any], expected: frozenset[str], where: str) -
             f"{where} lacks {', '.join(missing) or 'nothing'} and has {unknown} unknown key(s); "
             "both ends must run the same version."
         )
+
+
+def need(condition: bool, where: str, problem: str) -> None:
+    """Raise a `PayloadError` about ``where`` unless the condition holds."""
+    if not condition:
+        raise PayloadError(f"{where}: {problem}; both ends must run the same version.")

@@ -8,12 +8,12 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from protocol.arrays import Arrays
 from protocol.config import Study
-from protocol.documents import check_keys, decode, encode
+from protocol.documents import check_keys, decode, encode, need
 from protocol.errors import ConfigError, PayloadError
 from protocol.records import to_array_record
 from protocol.yaml_files import parse
 
-__all__ = ["is_count", "is_rate", "need", "pack", "read_study", "study_text", "unpack"]
+__all__ = ["is_count", "is_rate", "pack", "read_study", "study_text", "unpack"]
 
 
 def pack(kind: str, document: dict[str, Any], arrays: Arrays | None) -> RecordDict:
@@ -70,12 +70,6 @@ def unpack(
     if document["kind"] != kind:
         raise PayloadError(f"{where} is of another kind; both ends must run the same version.")
     return document, arrays
-
-
-def need(condition: bool, where: str, problem: str) -> None:
-    """Raise a `PayloadError` about ``where`` unless the condition holds."""
-    if not condition:
-        raise PayloadError(f"{where}: {problem}; both ends must run the same version.")
 
 
 def is_count(value: Any) -> bool:

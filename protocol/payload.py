@@ -13,7 +13,8 @@ from flwr.app import ArrayRecord, RecordDict
 
 from protocol.arrays import Arrays
 from protocol.config import Study
-from protocol.envelope import is_count, is_rate, need, pack, read_study, study_text, unpack
+from protocol.documents import need
+from protocol.envelope import is_count, is_rate, pack, read_study, study_text, unpack
 from protocol.records import from_array_record, to_array_record
 from protocol.refusal import Refusal
 

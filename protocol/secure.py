@@ -12,8 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from protocol.documents import check_keys, decode, encode
-from protocol.errors import PayloadError
+from protocol.documents import check_keys, decode, encode, need
 from protocol.records import from_array_record, to_array_record
 
 __all__ = ["Advert", "MaskedReply", "Opening", "RoundCall", "SessionCall", "SharesByOwner"]
@@ -29,30 +28,25 @@ MAX_COHORT = 200
 SharesByOwner = dict[str, dict[str, str]]
 
 
-def _need(condition: bool, where: str, problem: str) -> None:
-    if not condition:
-        raise PayloadError(f"{where}: {problem}; both ends must run the same version.")
-
-
 def _text(value: Any, pattern: re.Pattern[str], where: str, what: str) -> str:
-    _need(isinstance(value, str) and bool(pattern.fullmatch(value)), where, f"{what} is malformed")
+    need(isinstance(value, str) and bool(pattern.fullmatch(value)), where, f"{what} is malformed")
     return str(value)
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
-    _need(isinstance(value, list) and len(value) <= MAX_COHORT, where, "the hospitals are no list")
+    need(isinstance(value, list) and len(value) <= MAX_COHORT, where, "the hospitals are no list")
     return tuple(_text(name, SITE, where, "a hospital's name") for name in value)
 
 
 def _whole(value: Any, low: int, high: int, where: str, what: str) -> int:
-    _need(type(value) is int and low <= value <= high, where, f"{what} is out of range")
+    need(type(value) is int and low <= value <= high, where, f"{what} is out of range")
     return int(value)
 
 
 def _mapping(value: Any, where: str, what: str) -> dict[str, Any]:
-    _need(isinstance(value, dict) and len(value) <= MAX_COHORT, where, f"{what} are no object")
+    need(isinstance(value, dict) and len(value) <= MAX_COHORT, where, f"{what} are no object")
     for name in value:
-        _need(name == "" or bool(SITE.fullmatch(name)), where, f"{what} have a malformed name")
+        need(name == "" or bool(SITE.fullmatch(name)), where, f"{what} have a malformed name")
     return dict(value)
 
 
@@ -92,7 +86,7 @@ class SessionCall:
         ------
         PayloadError
         """
-        _need(isinstance(values, dict), where, "the session is no object")
+        need(isinstance(values, dict), where, "the session is no object")
         fields = frozenset({"session", "purpose", "first_round", "cohort", "threshold"})
         check_keys(values, fields, where)
         return cls(
@@ -137,7 +131,7 @@ class Advert:
         ------
         PayloadError
         """
-        _need(isinstance(values, dict), where, "the key is no object")
+        need(isinstance(values, dict), where, "the key is no object")
         check_keys(values, frozenset({"site", "agreement", "identity", "signature"}), where)
         return cls(
             _text(values["site"], SITE, where, "the hospital's name"),
@@ -188,16 +182,16 @@ class RoundCall:
         ------
         PayloadError
         """
-        _need(isinstance(values, dict), where, "the secure round is no object")
+        need(isinstance(values, dict), where, "the secure round is no object")
         fields = frozenset({"call", "round_id", "adverts", "weight_cap", "clip_norm"})
         check_keys(values, fields, where)
         adverts, numbers = values["adverts"], (values["weight_cap"], values["clip_norm"])
         good = isinstance(adverts, list) and len(adverts) <= MAX_COHORT
-        _need(good, where, "the keys are no list")
+        need(good, where, "the keys are no list")
         for number in numbers:
             fine = number is None or (type(number) in (int, float) and number > 0)
-            _need(fine, where, "a bound is not above 0")
-        _need(numbers[0] is not None, where, "the cap of the weights is missing")
+            need(fine, where, "a bound is not above 0")
+        need(numbers[0] is not None, where, "the cap of the weights is missing")
         return cls(
             SessionCall.from_dict(values["call"], where),
             _text(values["round_id"], TOKEN, where, "the round's id"),
@@ -251,16 +245,16 @@ class MaskedReply:
         """
         config, arrays = records.get("document"), records.get("arrays")
         good = isinstance(config, ConfigRecord) and isinstance(arrays, ArrayRecord)
-        _need(good and records.keys() == {"document", "arrays"}, where, "it is no masked reply")
+        need(good and records.keys() == {"document", "arrays"}, where, "it is no masked reply")
         text = config.get("json") if isinstance(config, ConfigRecord) else None
-        _need(isinstance(text, str), where, "it has no JSON text")
+        need(isinstance(text, str), where, "it has no JSON text")
         document = decode(str(text), where)
         check_keys(document, frozenset({"kind", "deposits", "commitments"}), where)
-        _need(document["kind"] == "masked reply", where, "it is of another kind")
+        need(document["kind"] == "masked reply", where, "it is of another kind")
         named = from_array_record(arrays, where, size * word_bits // 8 + 4096)
         words = named.get("masked")
         fits = words is not None and words.shape == (size,) and words.dtype == f"int{word_bits}"
-        _need(fits and len(named) == 1, where, f"the vector is not {size} words of {word_bits} bit")
+        need(fits and len(named) == 1, where, f"the vector is not {size} words of {word_bits} bit")
         deposits = _mapping(document["deposits"], where, "the deposits")
         commitments = _mapping(document["commitments"], where, "the commitments")
         return cls(
@@ -313,7 +307,7 @@ class Opening:
         ------
         PayloadError
         """
-        _need(isinstance(values, dict), where, "the opening is no object")
+        need(isinstance(values, dict), where, "the opening is no object")
         fields = frozenset({"session", "round_id", "active", "dropped", "deposits"})
         check_keys(values, fields, where)
         deposits = _mapping(values["deposits"], where, "the deposits")
