@@ -21,9 +21,18 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from protocol.arrays import MAX_MAGNITUDE, Arrays, ArraySpec, Layout, check_finite, layout
+from protocol.arrays import Arrays, ArraySpec, Layout, check_finite, layout
 from protocol.compression_config import Method
 from protocol.errors import PayloadError
+from protocol.packed_numbers import (
+    BF16_BYTES,
+    dequantise,
+    largest_places,
+    quantise,
+    read_bf16,
+    refusal,
+    to_bf16,
+)
 
 __all__ = [
     "DELTA",
@@ -39,10 +48,6 @@ __all__ = [
 
 # The name of the one array a compressed message carries.
 DELTA = "delta"
-STEPS = 127
-BF16_BYTES = 2
-# Smallest normal float32: a scale below it would lose its bits, and its channel all it holds.
-SMALLEST = 2.0**-126
 
 
 class Codec(NamedTuple):
@@ -103,79 +108,6 @@ def encoded_size(model: Layout, codec: Codec) -> int:
     return size
 
 
-# Numbers of two bytes --------------------------------------------------------------------------
-
-
-def _to_bf16(values: np.ndarray) -> np.ndarray:
-    """Return float32 as the upper halves of their bits, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + (0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)) >> 16).astype("<u2")
-
-
-def _to_bf16_up(values: np.ndarray) -> np.ndarray:
-    """Return float32 >= 0 as bf16 rounded up, so that nothing exceeds what it scales."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + np.uint32(0xFFFF)) >> 16).astype("<u2")
-
-
-def _from_bf16(halves: np.ndarray) -> np.ndarray:
-    return (halves.astype(np.uint32) << 16).view(np.float32)
-
-
-def _read_bf16(piece: np.ndarray, name: str, where: str) -> np.ndarray:
-    values = _from_bf16(piece.view("<u2"))
-    with np.errstate(invalid="ignore"):
-        largest = float(np.abs(values).max(initial=0.0))
-    # Written so that a NaN is refused too.
-    if not largest <= MAX_MAGNITUDE:
-        raise _refusal(where, f"'{name}' holds a number that is not finite or beyond 1e9")
-    return values
-
-
-def _refusal(where: str, problem: str) -> PayloadError:
-    return PayloadError(
-        f"{where}: the compressed change {problem}; both ends must run the same version and study."
-    )
-
-
-# The methods' one large array ------------------------------------------------------------------
-
-
-def _quantise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return bf16 scales (C,) and int8 codes (C, N) of rows (C, N)."""
-    if values.size == 0:
-        return np.zeros(values.shape[0], "<u2"), np.zeros(values.shape, np.int8)
-    largest = np.abs(values).max(axis=1).astype(np.float64)
-    scales = np.where(largest > 0, np.maximum(largest / STEPS, SMALLEST), 0.0).astype(np.float32)
-    halves = _to_bf16_up(scales)
-    divisor = _from_bf16(halves)
-    divisor = np.where(divisor > 0, divisor, np.float32(1))[:, np.newaxis]
-    codes = np.clip(np.rint(values / divisor), -STEPS, STEPS)
-    return halves, codes.astype(np.int8)
-
-
-def _dequantise(piece: np.ndarray, spec: ArraySpec, name: str, where: str) -> np.ndarray:
-    channels = spec.shape[0]
-    scales = _read_bf16(piece[: channels * BF16_BYTES], f"the scales of {name}", where)
-    codes = piece[channels * BF16_BYTES :].view(np.int8).reshape(spec.shape)
-    if scales.size and float(scales.min()) < 0:
-        raise _refusal(where, f"has a scale below 0 in '{name}'")
-    if codes.size and int(codes.min()) < -STEPS:
-        raise _refusal(where, f"has a step outside -127 to 127 in '{name}'")
-    return codes * scales.reshape(-1, *[1] * (len(spec.shape) - 1))
-
-
-def _largest(flat: np.ndarray, count: int) -> np.ndarray:
-    """Return the ascending places of the ``count`` largest magnitudes; of equals the first."""
-    if count == 0:
-        return np.zeros(0, np.int64)
-    size = np.abs(flat)
-    limit = np.partition(size, flat.size - count)[flat.size - count]
-    above = np.flatnonzero(size > limit)
-    level = np.flatnonzero(size == limit)[: count - above.size]
-    return np.sort(np.concatenate((above, level)))
-
-
 def _flat(change: Arrays, names: list[str]) -> np.ndarray:
     parts = [np.zeros(0, np.float32), *(change[name].reshape(-1) for name in names)]
     return np.concatenate(parts)
@@ -186,17 +118,14 @@ def _spread(piece: np.ndarray, count: int, names: list[str], model: Layout, wher
     places, values = piece[: 4 * count].view("<u4"), piece[4 * count :]
     flat = np.zeros(_num_large(model), np.float32)
     if count and (int(places[-1]) >= flat.size or bool((places[1:] <= places[:-1]).any())):
-        raise _refusal(where, "has places that repeat, do not rise, or are not in the model")
-    flat[places] = _read_bf16(values, "the largest changes", where)
+        raise refusal(where, "has places that repeat, do not rise, or are not in the model")
+    flat[places] = read_bf16(values, "the largest changes", where)
     arrays, start = {}, 0
     for name in names:
         end = start + math.prod(model[name].shape)
         arrays[name] = flat[start:end].reshape(model[name].shape)
         start = end
     return arrays
-
-
-# Whole models ----------------------------------------------------------------------------------
 
 
 def encode(change: Arrays, codec: Codec) -> np.ndarray:
@@ -225,8 +154,8 @@ def encode(change: Arrays, codec: Codec) -> np.ndarray:
         flat = _flat(change, large)
         if flat.size >= 2**32:
             raise PayloadError("A model of 2^32 numbers or more is too large for top-k; use int8.")
-        places = _largest(flat, codec.chosen(flat.size))
-        pieces += [places.astype("<u4"), _to_bf16(flat[places])]
+        places = largest_places(flat, codec.chosen(flat.size))
+        pieces += [places.astype("<u4"), to_bf16(flat[places])]
     raw = b"".join(np.ascontiguousarray(piece).tobytes() for piece in pieces)
     return np.frombuffer(raw, np.uint8)
 
@@ -235,11 +164,11 @@ def _encoded(array: np.ndarray, spec: ArraySpec, codec: Codec) -> np.ndarray:
     if not _is_float(spec):
         return array.astype(array.dtype.newbyteorder("<"))
     if codec.method == "bf16" or not _is_large(spec):
-        return _to_bf16(array.reshape(-1))
+        return to_bf16(array.reshape(-1))
     if codec.method == "top-k":
         return np.zeros(0, np.uint8)
     rows = array.reshape(spec.shape[0], array.size // max(spec.shape[0], 1))
-    scales, codes = _quantise(rows)
+    scales, codes = quantise(rows)
     return np.concatenate((scales.view(np.uint8), codes.reshape(-1).view(np.uint8)))
 
 
@@ -268,7 +197,7 @@ def decode(payload: np.ndarray, model: Layout, codec: Codec, where: str) -> Arra
     """
     size = encoded_size(model, codec)
     if payload.dtype != np.uint8 or payload.shape != (size,):
-        raise _refusal(where, f"is no {size} bytes of {codec.method}")
+        raise refusal(where, f"is no {size} bytes of {codec.method}")
     found, start = {}, 0
     for name in sorted(model):
         end = start + _part_size(model[name], codec)
@@ -289,8 +218,8 @@ def _decoded(piece: np.ndarray, spec: ArraySpec, codec: Codec, name: str, where:
         dtype = np.dtype(spec.dtype)
         return piece.view(dtype.newbyteorder("<")).astype(dtype).reshape(spec.shape)
     if codec.method == "int8" and _is_large(spec):
-        return _dequantise(piece, spec, name, where)
-    return _read_bf16(piece, name, where).reshape(spec.shape)
+        return dequantise(piece, spec, name, where)
+    return read_bf16(piece, name, where).reshape(spec.shape)
 
 
 def change_of(new: Arrays, old: Arrays) -> Arrays:
