@@ -1,6 +1,4 @@
-"""Sections of ``site.yaml``: where images, masks, outcomes and electrocardiograms lie, and how they
-are written.
-"""
+"""Sections of ``site.yaml``: where images, masks, outcomes and ECGs lie, and how they read."""
 
 from typing import Literal, Self
 

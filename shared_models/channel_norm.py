@@ -103,6 +103,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, Y, X)."""
-        if input.device.type != "cpu" or input.dtype != torch.bfloat16:
+        mixed = input.dtype == torch.bfloat16 and self.weight.dtype == torch.float32
+        if input.device.type != "cpu" or not mixed:
             return super().forward(input)
         return super().forward(input.float()).to(input.dtype)
